@@ -1,0 +1,220 @@
+// Package collector puts the parts together: the source feeds the hub, the
+// stream serves from it, and two small HTTP servers tell how that goes.
+package collector
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+
+	"github.com/metawire/metawire/collector/config"
+	"github.com/metawire/metawire/collector/fanout"
+	"github.com/metawire/metawire/collector/source"
+	"github.com/metawire/metawire/collector/stream"
+)
+
+// ErrConfigChanged is what Run returns when the configuration file has changed:
+// the process is to end, so that it starts again with the new one.
+var ErrConfigChanged = errors.New("the configuration file has changed")
+
+// Options are what a Collector needs besides its configuration; the zero value
+// is right outside of tests.
+type Options struct {
+	// ConfigPoll is how often the configuration file is read again, default
+	// 5s; RestartSpread bounds the random time between a change and the
+	// restart, default 30s, so that replicas do not restart together. A helm
+	// upgrade has replaced most of them by then.
+	ConfigPoll, RestartSpread time.Duration
+	// Stream overrides what the configuration does not decide.
+	Stream stream.Options
+}
+
+// Collector serves the metadata of one cluster.
+type Collector struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	options  Options
+	registry *prometheus.Registry
+	hub      *fanout.Hub
+	source   *source.Source
+	stream   *stream.Server
+	certs    *certwatcher.CertWatcher // nil without TLS files
+}
+
+// New returns a collector that reads from the API server of the REST
+// configuration. It reads the TLS files, if any; it does not contact the API
+// server yet.
+func New(cfg *config.Config, api *rest.Config, log *slog.Logger, o Options) (*Collector, error) {
+	if cfg.Inventory.Enabled {
+		return nil, errors.New("inventory.enabled: true is not yet supported by this version: must be false")
+	}
+	c := &Collector{cfg: cfg, log: log, options: o, registry: prometheus.NewRegistry()}
+	c.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) //nolint:forbidigo // a fresh registry
+	c.hub = fanout.NewHub(fanout.NewMetrics(c.registry), fanout.Options{})
+	var err error
+	if c.source, err = source.New(api, c.hub, log, source.NewMetrics(c.registry)); err != nil {
+		return nil, err
+	}
+	so := o.Stream
+	so.Burst, so.Rate, so.MaxAge = cfg.Stream.Pacing.Burst, cfg.Stream.Pacing.Rate, time.Duration(cfg.Stream.MaxAge)
+	if cfg.Stream.TLS.Mode == config.TLSFiles {
+		if c.certs, err = certwatcher.New(cfg.Stream.TLS.CertFile, cfg.Stream.TLS.KeyFile); err != nil {
+			return nil, fmt.Errorf("stream.tls: read certificate and key: %w", err)
+		}
+		so.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.certs.GetCertificate}
+	}
+	c.stream = stream.New(c.hub, c.source.Synced(), log, stream.NewMetrics(c.registry), so)
+	return c, nil
+}
+
+// Run serves until ctx ends, and drains then: see stream.Server.Serve. It
+// returns nil after a drain, an error if it cannot serve, for example because
+// an address is taken.
+func (c *Collector) Run(ctx context.Context) error {
+	listeners, err := c.listen(ctx)
+	if err != nil {
+		return err
+	}
+	health := c.healthHandler(ctx.Done())
+	// The source goes on during the drain: subscribers are served to the end.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, failed := errgroup.WithContext(serving)
+	background := func(run func(context.Context) error) {
+		g.Go(func() error { return run(failed) })
+	}
+	background(c.source.Start)
+	background(c.reportSync)
+	background(c.sweep)
+	background(func(ctx context.Context) error { return serveHTTP(ctx, listeners.health, health) })
+	background(func(ctx context.Context) error { return serveHTTP(ctx, listeners.metrics, c.metricsHandler()) })
+	if c.certs != nil {
+		background(c.certs.Start)
+	}
+	g.Go(func() error {
+		draining, cancel := either(ctx, failed)
+		defer cancel()
+		defer stop()
+		return c.stream.Serve(draining, listeners.stream)
+	})
+	return g.Wait()
+}
+
+// either returns a context that ends with the first of two.
+func either(a, b context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(a)
+	unhook := context.AfterFunc(b, cancel)
+	return ctx, func() { unhook(); cancel() }
+}
+
+// listeners are opened before anything runs: a taken address is found at once.
+type listeners struct{ health, metrics, stream net.Listener }
+
+func (c *Collector) listen(ctx context.Context) (*listeners, error) {
+	l := &listeners{}
+	var open []net.Listener
+	for _, a := range []struct {
+		key, address string
+		to           *net.Listener
+	}{
+		{"health.address", c.cfg.Health.Address, &l.health},
+		{"metrics.address", c.cfg.Metrics.Address, &l.metrics},
+		{"stream.address", c.cfg.Stream.Address, &l.stream},
+	} {
+		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", a.address)
+		if err != nil {
+			for _, o := range open {
+				_ = o.Close()
+			}
+			return nil, fmt.Errorf("%s: %w", a.key, err)
+		}
+		open, *a.to = append(open, ln), ln
+	}
+	return l, nil
+}
+
+// reportSync logs when the first sync is complete, and what was refused.
+func (c *Collector) reportSync(ctx context.Context) error {
+	began := time.Now()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-c.source.Synced():
+	}
+	c.log.Info("synced: serving subscribers", "took", time.Since(began).Round(time.Millisecond))
+	for _, s := range c.source.States() {
+		if !s.Listed {
+			c.log.Warn("serving without a kind that the API server refuses", "kind", s.Kind.Kind, "error", s.Refused)
+		}
+	}
+	return nil
+}
+
+// sweep forgets old tombstones.
+func (c *Collector) sweep(ctx context.Context) error {
+	t := time.NewTicker(time.Minute)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			c.hub.Sweep()
+		}
+	}
+}
+
+// WatchConfig returns when the file holds another valid configuration than data
+// and the random time before a restart has passed: with ErrConfigChanged, or
+// with nil when ctx ended first. An invalid file is reported and otherwise
+// ignored: what runs goes on.
+func WatchConfig(ctx context.Context, file string, data []byte, log *slog.Logger, o Options) error {
+	poll, spread := o.ConfigPoll, o.RestartSpread
+	if poll == 0 {
+		poll = 5 * time.Second
+	}
+	if spread == 0 {
+		spread = 30 * time.Second
+	}
+	t := time.NewTicker(poll)
+	defer t.Stop()
+	bad := data
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		_, now, err := config.Load(file)
+		switch {
+		case bytes.Equal(now, data):
+			continue
+		case err != nil:
+			if !bytes.Equal(now, bad) {
+				log.Error("the configuration file has changed and cannot be used: going on with the old one", "error", err)
+				bad = now
+			}
+			continue
+		}
+		wait := rand.N(spread) //nolint:gosec // spreads load, no secret
+		log.Info("the configuration file has changed: restarting", "in", wait.Round(time.Second))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+			return ErrConfigChanged
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// healthHandler serves /healthz, which is green while the process serves, and
+// /readyz, which is green when the first sync is complete and no drain has
+// begun; else it names what is missing.
+func (c *Collector) healthHandler(draining <-chan struct{}) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		ready := false
+		select {
+		case <-draining:
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = fmt.Fprintln(w, "draining")
+			return
+		case <-c.source.Synced():
+			ready = true
+		default:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		for _, s := range c.source.States() {
+			switch {
+			case s.Refused != nil:
+				_, _ = fmt.Fprintf(w, "%s: refused: %v\n", s.Kind.Kind, s.Refused)
+			case !s.Listed:
+				_, _ = fmt.Fprintf(w, "%s: not listed yet\n", s.Kind.Kind)
+			}
+		}
+		if ready {
+			_, _ = fmt.Fprintln(w, "ok")
+		}
+	})
+	return mux
+}
+
+func (c *Collector) metricsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(c.registry, promhttp.HandlerOpts{Registry: c.registry}))
+	return mux
+}
+
+// serveHTTP serves on the listener until ctx ends.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	stop := context.AfterFunc(ctx, func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if s.Shutdown(closing) != nil {
+			_ = s.Close()
+		}
+	})
+	defer stop()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+// Package relation knows which nodes every Kubernetes object concerns, and
+// keeps that up to date as objects come, change and go in any order. It is
+// pure: no I/O, no goroutines, no locks.
+//
+// A pod concerns the node it is bound to. A namespace concerns the nodes of
+// its pods; an owner those of the pods it controls, directly or through a
+// ReplicaSet or a Job; a service those of the pods in its EndpointSlices.
+// Everything is keyed by UID, so an object that is deleted and made again under
+// its old name is another object.
+package relation
+
+import "github.com/metawire/metawire/collector/metadata"
+
+// Kind is an object's kind as Kubernetes writes it.
+type Kind string
+
+// The kinds that the index holds. EndpointSlices are never sent to anyone:
+// they tell which pods a service concerns.
+const (
+	Namespace             Kind = "Namespace"
+	Deployment            Kind = "Deployment"
+	ReplicaSet            Kind = "ReplicaSet"
+	DaemonSet             Kind = "DaemonSet"
+	StatefulSet           Kind = "StatefulSet"
+	ReplicationController Kind = "ReplicationController"
+	Job                   Kind = "Job"
+	CronJob               Kind = "CronJob"
+	Service               Kind = metadata.KindService
+	Pod                   Kind = "Pod"
+	EndpointSlice         Kind = "EndpointSlice"
+)
+
+// Kinds are the kinds that subscribers can be sent, pods last: what a pod
+// refers to goes before it.
+func Kinds() []Kind {
+	return []Kind{Namespace, Deployment, ReplicaSet, DaemonSet, StatefulSet, ReplicationController, Job, CronJob, Service, Pod}
+}
+
+// Owner is an object's controller owner reference; the zero value is none.
+type Owner struct{ Kind, UID string }
+
+// Object is one version of an object, trimmed to what the index needs.
+type Object struct {
+	Kind      Kind
+	UID       string
+	Namespace string // empty for a Namespace
+	Name      string
+	// Body is what metadata.Encode returned for this version; the index keeps
+	// it. Nil for an EndpointSlice.
+	Body  []byte
+	Owner Owner
+	// Node is the name of the node a pod is bound to, empty while it is not.
+	Node string
+	// Service is the name of the service an EndpointSlice belongs to, in its
+	// namespace; Endpoints are the UIDs that its endpoints refer to.
+	Service   string
+	Endpoints []string
+}
+
+// Change tells that what one node knows of one object may be out of date.
+type Change struct {
+	Node   string
+	Entity *Entity
+	// Concerns says whether the object concerns the node now.
+	Concerns bool
+}
+
+// Entity is an object as subscribers know it.
+type Entity struct {
+	kind    Kind
+	uid     string
+	version uint64
+	body    []byte // as encoded by the source, extended by refs once encoded
+	plain   int    // the length of body without refs
+	pod     *pod   // of one of the two it is the entity
+	object  *object
+}
+
+// Kind returns the object's kind.
+func (e *Entity) Kind() Kind { return e.kind }
+
+// UID returns the object's UID.
+func (e *Entity) UID() string { return e.uid }
+
+// Body returns the body of the entity's Create or Update event. It is made once
+// per version of the object and its references (the second result is true when
+// this call made it), shared by all callers, and must not be modified.
+func (e *Entity) Body() (body []byte, made bool) {
+	if e.pod == nil || len(e.body) > e.plain {
+		return e.body, false
+	}
+	e.body = metadata.AppendRefs(e.body, e.pod.links.refs())
+	return e.body, true
+}
+
+// setPlain replaces the body but for refs.
+func (e *Entity) setPlain(body []byte) {
+	e.body, e.plain = body, len(body)
+}
+
+// dropRefs forgets the encoded references: they have changed.
+func (e *Entity) dropRefs() {
+	e.body = e.body[:e.plain:e.plain]
+}

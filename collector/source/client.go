@@ -1,0 +1,115 @@
+package source
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+)
+
+// pageSize bounds one page of a list where the API server does not stream
+// lists.
+const pageSize = 500
+
+// client lists and watches one kind.
+type client interface {
+	list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error)
+	watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error)
+}
+
+// clients makes the client of each kind. They share one connection. There is no
+// client-side rate limit: it would stretch a paged first list over minutes, and
+// the API server has its own priority and fairness.
+func clients(cfg *rest.Config, kinds []Kind) ([]client, error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS = -1
+	http, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("HTTP client for %s: %w", cfg.Host, err)
+	}
+	partial, err := metadata.NewForConfigAndClient(cfg, http)
+	if err != nil {
+		return nil, fmt.Errorf("metadata client for %s: %w", cfg.Host, err)
+	}
+	all := make([]client, len(kinds))
+	for i, k := range kinds {
+		if k.decode == nil {
+			all[i] = partialClient{partial.Resource(k.Resource)}
+			continue
+		}
+		c := rest.CopyConfig(cfg)
+		gv := k.Resource.GroupVersion()
+		c.GroupVersion, c.APIPath = &gv, "/apis"
+		if gv.Group == "" {
+			c.APIPath = "/api"
+		}
+		codecs, err := codecs()
+		if err != nil {
+			return nil, err
+		}
+		c.NegotiatedSerializer = codecs.WithoutConversion()
+		c.ContentType = runtime.ContentTypeProtobuf
+		r, err := rest.RESTClientForConfigAndClient(c, http)
+		if err != nil {
+			return nil, fmt.Errorf("client for %s: %w", k.Resource.Resource, err)
+		}
+		all[i] = wholeClient{r, k}
+	}
+	return all, nil
+}
+
+func codecs() (serializer.CodecFactory, error) {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme} {
+		if err := add(s); err != nil {
+			return serializer.CodecFactory{}, fmt.Errorf("build scheme: %w", err)
+		}
+	}
+	return serializer.NewCodecFactory(s), nil
+}
+
+// partialClient decodes metadata only.
+type partialClient struct{ metadata.Getter }
+
+func (c partialClient) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	l, err := c.List(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	for i := range l.Items {
+		l.Items[i].ObjectMeta = stripped(&l.Items[i].ObjectMeta)
+	}
+	return l, nil
+}
+
+func (c partialClient) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	return c.Watch(ctx, o)
+}
+
+// wholeClient decodes whole objects, as protobuf.
+type wholeClient struct {
+	rest *rest.RESTClient
+	kind Kind
+}
+
+func (c wholeClient) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	l := c.kind.decode.list()
+	err := c.rest.Get().Resource(c.kind.Resource.Resource).VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Into(l)
+	if err != nil {
+		return nil, err
+	}
+	c.kind.decode.strip(l)
+	return l, nil
+}
+
+func (c wholeClient) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	o.Watch = true
+	return c.rest.Get().Resource(c.kind.Resource.Resource).VersionedParams(&o, metav1.ParameterCodec).Watch(ctx)
+}

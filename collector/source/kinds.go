@@ -1,0 +1,155 @@
+package source
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/metawire/metawire/collector/metadata"
+	"github.com/metawire/metawire/collector/relation"
+)
+
+// Kind is one kind of object that the collector watches.
+type Kind struct {
+	Kind     relation.Kind
+	Resource schema.GroupVersionResource
+	// Required kinds must be listed before the collector is ready; any other
+	// may be refused by the API server.
+	Required bool
+	// decode is set for the kinds of which more than metadata is needed.
+	decode *decoder
+}
+
+// decoder says how a kind is decoded as a whole. Every other kind is watched as
+// PartialObjectMetadata.
+type decoder struct {
+	object  runtime.Object
+	list    func() runtime.Object
+	strip   func(list runtime.Object) // leaves of a page what trim needs
+	trimmed func(obj runtime.Object) relation.Object
+}
+
+// Kinds returns the table of kinds: one watch each. The chart grants list and
+// watch on exactly these.
+func Kinds() []Kind {
+	core := schema.GroupVersion{Version: "v1"}
+	apps := schema.GroupVersion{Group: "apps", Version: "v1"}
+	batch := schema.GroupVersion{Group: "batch", Version: "v1"}
+	return []Kind{
+		{Kind: relation.Namespace, Resource: core.WithResource("namespaces"), Required: true},
+		{Kind: relation.Pod, Resource: core.WithResource("pods"), Required: true, decode: podDecoder()},
+		{Kind: relation.Service, Resource: core.WithResource("services")},
+		{Kind: relation.ReplicationController, Resource: core.WithResource("replicationcontrollers")},
+		{Kind: relation.Deployment, Resource: apps.WithResource("deployments")},
+		{Kind: relation.ReplicaSet, Resource: apps.WithResource("replicasets")},
+		{Kind: relation.DaemonSet, Resource: apps.WithResource("daemonsets")},
+		{Kind: relation.StatefulSet, Resource: apps.WithResource("statefulsets")},
+		{Kind: relation.Job, Resource: batch.WithResource("jobs")},
+		{Kind: relation.CronJob, Resource: batch.WithResource("cronjobs")},
+		{Kind: relation.EndpointSlice, Resource: discoveryv1.SchemeGroupVersion.WithResource("endpointslices"), decode: sliceDecoder()},
+	}
+}
+
+// trim makes of an API object what the index needs.
+func (k *Kind) trim(obj runtime.Object) relation.Object {
+	if k.decode != nil {
+		return k.decode.trimmed(obj)
+	}
+	m, _ := obj.(*metav1.PartialObjectMetadata)
+	return trimMeta(k.Kind, &m.ObjectMeta, nil)
+}
+
+// trimMeta holds for every kind that is sent to subscribers.
+func trimMeta(kind relation.Kind, m *metav1.ObjectMeta, status *metadata.Status) relation.Object {
+	o := relation.Object{
+		Kind:      kind,
+		UID:       string(m.UID),
+		Namespace: m.Namespace,
+		Name:      m.Name,
+		Body: metadata.Encode(string(kind), metadata.Meta{
+			GenerateName: m.GenerateName,
+			Labels:       m.Labels,
+			Name:         m.Name,
+			Namespace:    m.Namespace,
+			UID:          string(m.UID),
+		}, status),
+	}
+	if c := metav1.GetControllerOfNoCopy(m); c != nil {
+		o.Owner = relation.Owner{Kind: c.Kind, UID: string(c.UID)}
+	}
+	return o
+}
+
+func podDecoder() *decoder {
+	return &decoder{
+		object: &corev1.Pod{},
+		list:   func() runtime.Object { return &corev1.PodList{} },
+		strip: func(list runtime.Object) {
+			items := list.(*corev1.PodList).Items
+			for i := range items {
+				p := &items[i]
+				*p = corev1.Pod{
+					ObjectMeta: stripped(&p.ObjectMeta),
+					Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName},
+					Status:     corev1.PodStatus{PodIP: p.Status.PodIP},
+				}
+			}
+		},
+		trimmed: func(obj runtime.Object) relation.Object {
+			p, _ := obj.(*corev1.Pod)
+			o := trimMeta(relation.Pod, &p.ObjectMeta, &metadata.Status{PodIP: p.Status.PodIP})
+			o.Node = p.Spec.NodeName
+			return o
+		},
+	}
+}
+
+func sliceDecoder() *decoder {
+	return &decoder{
+		object: &discoveryv1.EndpointSlice{},
+		list:   func() runtime.Object { return &discoveryv1.EndpointSliceList{} },
+		strip: func(list runtime.Object) {
+			items := list.(*discoveryv1.EndpointSliceList).Items
+			for i := range items {
+				s := &items[i]
+				*s = discoveryv1.EndpointSlice{ObjectMeta: stripped(&s.ObjectMeta), Endpoints: s.Endpoints}
+				for j := range s.Endpoints {
+					s.Endpoints[j] = discoveryv1.Endpoint{TargetRef: s.Endpoints[j].TargetRef}
+				}
+			}
+		},
+		trimmed: func(obj runtime.Object) relation.Object {
+			s, _ := obj.(*discoveryv1.EndpointSlice)
+			o := relation.Object{
+				Kind:      relation.EndpointSlice,
+				UID:       string(s.UID),
+				Namespace: s.Namespace,
+				Name:      s.Name,
+				Service:   s.Labels[discoveryv1.LabelServiceName],
+				Endpoints: make([]string, 0, len(s.Endpoints)),
+			}
+			for i := range s.Endpoints {
+				if r := s.Endpoints[i].TargetRef; r != nil && r.Kind == string(relation.Pod) && r.UID != "" {
+					o.Endpoints = append(o.Endpoints, string(r.UID))
+				}
+			}
+			return o
+		},
+	}
+}
+
+// stripped keeps of metadata what trimMeta reads, and the resourceVersion:
+// without it a reflector stops seeing updates.
+func stripped(m *metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		UID:             m.UID,
+		Namespace:       m.Namespace,
+		Name:            m.Name,
+		GenerateName:    m.GenerateName,
+		Labels:          m.Labels,
+		OwnerReferences: m.OwnerReferences,
+		ResourceVersion: m.ResourceVersion,
+	}
+}

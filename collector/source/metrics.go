@@ -1,0 +1,33 @@
+package source
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics are the source's.
+type Metrics struct {
+	firstList     *prometheus.GaugeVec
+	watchRestarts *prometheus.CounterVec
+	errors        *prometheus.CounterVec
+}
+
+// NewMetrics registers the source's metrics.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		firstList: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "metawire_source_first_list_seconds",
+			Help: "How long it took from the start until the kind was listed as a whole.",
+		}, []string{"kind"}),
+		watchRestarts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "metawire_source_watch_restarts_total",
+			Help: "Watches opened again after the kind's first.",
+		}, []string{"kind"}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "metawire_source_errors_total",
+			Help: "Failed list and watch requests by reason: unauthorized, forbidden, not_found, expired, api, unreachable.",
+		}, []string{"kind", "reason"}),
+	}
+	r.MustRegister(m.firstList, m.watchRestarts, m.errors) //nolint:forbidigo // a clash of names is a bug that must not start
+	for _, k := range Kinds() {
+		m.watchRestarts.WithLabelValues(string(k.Kind))
+	}
+	return m
+}

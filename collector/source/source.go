@@ -1,0 +1,221 @@
+// Package source feeds the objects of the Kubernetes API to a sink: one
+// reflector a kind, no informer cache. It trims objects while they are decoded,
+// so that a whole object lives no longer than its decoding. It decides nothing
+// about them.
+package source
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+
+	"github.com/metawire/metawire/collector/relation"
+)
+
+// Sink takes objects in. Calls for one kind come from one goroutine, in the
+// order of the API.
+type Sink interface {
+	// Apply takes in an object's latest version.
+	Apply(o relation.Object)
+	// Delete takes an object out.
+	Delete(kind relation.Kind, uid string)
+	// Replace makes the objects the only ones of their kind.
+	Replace(kind relation.Kind, objects []relation.Object)
+}
+
+// Source watches every kind of the table.
+type Source struct {
+	kinds  []*watched
+	synced chan struct{}
+
+	mu sync.Mutex // guards every kind's state, and the closing of synced
+}
+
+// State says how far a kind is.
+type State struct {
+	Kind     Kind
+	Listed   bool  // once it was listed as a whole
+	Refused  error // the API server's refusal (403, 404), while it stands
+	Required bool
+}
+
+// New returns a source that reads from the API server and feeds the sink once
+// it is started.
+func New(cfg *rest.Config, sink Sink, log *slog.Logger, m *Metrics) (*Source, error) {
+	s := &Source{synced: make(chan struct{})}
+	kinds := Kinds()
+	all, err := clients(cfg, kinds)
+	if err != nil {
+		return nil, err
+	}
+	for i, k := range kinds {
+		s.kinds = append(s.kinds, &watched{
+			Kind: k, client: all[i], sink: sink, metrics: m, host: cfg.Host, source: s,
+			log: log.With("kind", k.Kind),
+		})
+	}
+	return s, nil
+}
+
+// Start runs until ctx ends. It returns nil then.
+func (s *Source) Start(ctx context.Context) error {
+	var g errgroup.Group
+	for _, w := range s.kinds {
+		g.Go(func() error {
+			w.run(ctx)
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// Synced is closed when every kind was listed or, unless it is required,
+// refused.
+func (s *Source) Synced() <-chan struct{} { return s.synced }
+
+// States returns the state of every kind, in the order of the table.
+func (s *Source) States() []State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	states := make([]State, len(s.kinds))
+	for i, w := range s.kinds {
+		states[i] = State{w.Kind, w.listed, w.refused, w.Required}
+	}
+	return states
+}
+
+// set changes a kind's state and sees whether that completes the first sync.
+func (s *Source) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+	pending := slices.ContainsFunc(s.kinds, func(w *watched) bool {
+		return !w.listed && (w.Required || w.refused == nil)
+	})
+	select {
+	case <-s.synced:
+	default:
+		if !pending {
+			close(s.synced)
+		}
+	}
+}
+
+// watched is one kind being watched. It is the reflector's store.
+type watched struct {
+	Kind
+	client  client
+	sink    Sink
+	metrics *Metrics
+	host    string
+	log     *slog.Logger
+	source  *Source
+
+	started time.Time
+	watches int // opened so far
+	told    problem
+
+	listed  bool  // guarded by source.mu
+	refused error // guarded by source.mu
+}
+
+// run lists and watches until ctx ends, again and again after a failure.
+func (w *watched) run(ctx context.Context) {
+	w.started = time.Now()
+	var example any = partialObject()
+	if w.decode != nil {
+		example = w.decode.object
+	}
+	// The cap bounds how long changes go unseen after an outage of the API
+	// server; ten requests in 10 s are nothing to it.
+	backoff := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 10, Cap: 10 * time.Second}
+	r := cache.NewReflectorWithOptions(w, example, w, cache.ReflectorOptions{
+		Name: "metawire", TypeDescription: string(w.Kind.Kind), Backoff: &backoff,
+	})
+	r.WatchListPageSize = pageSize
+	delay := backoff.DelayWithReset(clock.RealClock{}, time.Minute)
+	for ctx.Err() == nil {
+		err := r.ListAndWatchWithContext(ctx)
+		if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+			w.source.set(func() { w.refused = err })
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(delay()):
+		}
+	}
+}
+
+// Transformer implements cache.TransformingStore: objects are trimmed while the
+// first list is still arriving.
+func (w *watched) Transformer() cache.TransformFunc {
+	return func(obj any) (any, error) { return w.object(obj) }
+}
+
+// Add implements cache.ReflectorStore.
+func (w *watched) Add(obj any) error { return w.Update(obj) }
+
+// Update implements cache.ReflectorStore.
+func (w *watched) Update(obj any) error {
+	o, err := w.object(obj)
+	if err == nil {
+		w.sink.Apply(*o)
+	}
+	return err
+}
+
+// Delete implements cache.ReflectorStore.
+func (w *watched) Delete(obj any) error {
+	o, err := w.object(obj)
+	if err == nil {
+		w.sink.Delete(o.Kind, o.UID)
+	}
+	return err
+}
+
+// Replace implements cache.ReflectorStore.
+func (w *watched) Replace(list []any, _ string) error {
+	objects := make([]relation.Object, len(list))
+	for i, obj := range list {
+		o, err := w.object(obj)
+		if err != nil {
+			return err
+		}
+		objects[i], list[i] = *o, nil
+	}
+	w.sink.Replace(w.Kind.Kind, objects)
+	first := false
+	w.source.set(func() { first, w.listed, w.refused = !w.listed, true, nil })
+	if first {
+		took := time.Since(w.started)
+		w.metrics.firstList.WithLabelValues(string(w.Kind.Kind)).Set(took.Seconds())
+		w.log.Debug("listed", "objects", len(objects), "took", took)
+	}
+	return nil
+}
+
+// Resync implements cache.ReflectorStore; there is nothing to do.
+func (w *watched) Resync() error { return nil }
+
+// object trims an API object; a trimmed one stays as it is.
+func (w *watched) object(obj any) (*relation.Object, error) {
+	switch obj := obj.(type) {
+	case *relation.Object:
+		return obj, nil
+	case apiObject:
+		o := w.trim(obj)
+		return &o, nil
+	default:
+		return nil, fmt.Errorf("watch %s: unexpected %T", w.Resource.Resource, obj)
+	}
+}

@@ -1,0 +1,164 @@
+// Package stream serves the gRPC contract with Falco's k8smeta plugin: it paces
+// what the hub has pending for each subscriber, ends streams with the statuses
+// that the plugin comes back from, and drains them before the process ends.
+package stream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/metawire/metawire/collector/fanout"
+	"github.com/metawire/metawire/collector/metadata"
+)
+
+// Options configures a Server. The zero values of the durations are right
+// outside of tests.
+type Options struct {
+	// Burst is how many events a subscriber is sent at once, Rate how many a
+	// second after that; both must be positive.
+	Burst int
+	Rate  float64
+	// MaxAge ends streams with ABORTED at a random time in the second half of
+	// it; zero is never.
+	MaxAge time.Duration
+	// TLS is nil for plaintext.
+	TLS *tls.Config
+	// Keepalive is how long a connection may be silent before it is pinged,
+	// default 30s; KeepaliveTimeout how long an answer may take, default 20s.
+	Keepalive, KeepaliveTimeout time.Duration
+	// Linger is how long newcomers are still served after the drain began,
+	// default 2s: so long a Service may go on sending them here.
+	Linger time.Duration
+	// Stop is when the drain ends by force, default 25s of the usual grace
+	// period of 30s.
+	Stop time.Duration
+}
+
+// drainInterval is the mean time between two streams' ends in a drain: 50 a
+// second, which another replica takes without effort. maxDrainSpread bounds the
+// whole.
+const (
+	drainInterval  = 20 * time.Millisecond
+	maxDrainSpread = 20 * time.Second
+)
+
+// Server serves the stream.
+type Server struct {
+	metadata.UnimplementedMetadataServer
+
+	hub     *fanout.Hub
+	synced  <-chan struct{}
+	log     *slog.Logger
+	metrics *Metrics
+	options Options
+
+	streams   atomic.Int64
+	draining  chan struct{} // closed when streams are to end
+	drainedBy time.Time     // when the last is to end; set before draining is closed
+	forced    chan struct{} // closed when waiting is over
+	always    chan struct{} // closed: more is pending
+}
+
+// New returns a server that sends nothing before synced is closed.
+func New(hub *fanout.Hub, synced <-chan struct{}, log *slog.Logger, m *Metrics, o Options) *Server {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.Keepalive, 30*time.Second)
+	def(&o.KeepaliveTimeout, 20*time.Second)
+	def(&o.Linger, 2*time.Second)
+	def(&o.Stop, 25*time.Second)
+	always := make(chan struct{})
+	close(always)
+	return &Server{always: always, hub: hub, synced: synced, log: log, metrics: m, options: o, draining: make(chan struct{}), forced: make(chan struct{})}
+}
+
+// Serve serves on the listener, which it closes, until ctx ends; then it drains:
+// it goes on accepting for Linger, ends all streams with ABORTED at random over
+// a time that grows with their number, and returns when the last is gone or
+// after Stop. It returns nil then. It is called once.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	g := grpc.NewServer(s.serverOptions()...)
+	metadata.RegisterMetadataServer(g, s)
+	failed := make(chan error, 1)
+	go func() { failed <- g.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve stream on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	s.drain(g)
+	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve stream on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// drain returns when every stream has ended, at the latest after Stop.
+func (s *Server) drain(g *grpc.Server) {
+	force := time.NewTimer(s.options.Stop)
+	defer force.Stop()
+	s.log.Info("draining", "streams", s.streams.Load())
+	<-time.After(s.options.Linger)
+	spread := min(time.Duration(s.streams.Load())*drainInterval, maxDrainSpread)
+	s.drainedBy = time.Now().Add(spread)
+	close(s.draining)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		// Until the last stream has its status: a graceful stop tells clients
+		// to go, and refuses those who come.
+		for tick := time.NewTicker(10 * time.Millisecond); ; {
+			if s.streams.Load() == 0 {
+				tick.Stop()
+				g.GracefulStop()
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-s.forced:
+				return
+			}
+		}
+	}()
+	select {
+	case <-ended:
+	case <-force.C:
+		s.log.Warn("ending streams by force: their subscribers do not read", "streams", s.streams.Load())
+		close(s.forced)
+		g.Stop()
+		<-ended
+	}
+}
+
+func (s *Server) serverOptions() []grpc.ServerOption {
+	o := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newCodec()),
+		// The plugin sends no pings of its own and answers ours: they find the
+		// peers that vanished without a FIN.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.options.Keepalive, Timeout: s.options.KeepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		// Thousands of connections that are mostly idle: no buffer of their
+		// own, and a small one for the little that subscribers send.
+		grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(1 << 10),
+		grpc.MaxRecvMsgSize(64 << 10),
+		grpc.ConnectionTimeout(20 * time.Second),
+	}
+	if s.options.TLS != nil {
+		o = append(o, grpc.Creds(credentials.NewTLS(s.options.TLS)))
+	}
+	return o
+}

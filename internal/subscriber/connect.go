@@ -1,0 +1,129 @@
+package subscriber
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/metawire/metawire/collector/metadata"
+)
+
+// Why no connection came about; in the error of Run, where it could be told.
+var (
+	ErrUnreachable = errors.New("cannot be reached")
+	ErrTLS         = errors.New("the server speaks TLS, the subscriber does not")
+	ErrPlaintext   = errors.New("the server does not speak TLS, the subscriber does")
+	ErrCertificate = errors.New("the server's certificate is not accepted")
+)
+
+// explainTimeout bounds the search for the reason of a failure.
+const explainTimeout = 2 * time.Second
+
+// Target is the server to connect to.
+type Target struct {
+	Addr string // host:port, the host of an IPv6 address in brackets
+	// CA is a PEM file with the authorities to accept; empty is plaintext.
+	CA string
+	// ServerName is the name that the certificate must carry, default the host
+	// of Addr.
+	ServerName string
+}
+
+// dialer connects to one target.
+type dialer struct {
+	addr    string
+	timeout time.Duration
+	creds   credentials.TransportCredentials
+	tls     *tls.Config // nil: plaintext
+}
+
+// dialer reads the CA file, once: as the plugin does.
+func (t Target) dialer(timeout time.Duration) (*dialer, error) {
+	host, _, err := net.SplitHostPort(t.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("address %q is not HOST:PORT: %w", t.Addr, err)
+	}
+	if t.CA == "" {
+		return &dialer{t.Addr, timeout, insecure.NewCredentials(), nil}, nil
+	}
+	pem, err := os.ReadFile(t.CA)
+	if err != nil {
+		return nil, fmt.Errorf("read the CA file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("CA file %q holds no PEM certificate", t.CA)
+	}
+	config := &tls.Config{RootCAs: pool, ServerName: cmp.Or(t.ServerName, host), MinVersion: tls.VersionTLS12}
+	return &dialer{t.Addr, timeout, credentials.NewTLS(config), config}, nil
+}
+
+// subscribe connects and sends the selector. The caller hangs up, which ends
+// the stream, as ctx does.
+func (d *dialer) subscribe(ctx context.Context, s *metadata.Selector) (grpc.ServerStreamingClient[metadata.Event], func(), error) {
+	conn, err := grpc.NewClient(d.addr, grpc.WithTransportCredentials(d.creds),
+		// Go where the address says, as explain does.
+		grpc.WithNoProxy(), grpc.WithDisableServiceConfig())
+	if err != nil {
+		return nil, nil, fmt.Errorf("address %q: %w", d.addr, err)
+	}
+	watching, cancel := context.WithCancel(ctx)
+	hangUp := func() {
+		cancel()
+		conn.Close()
+	}
+	// Watch blocks until there is a connection, and fails when the first attempt
+	// at one does.
+	timer := time.AfterFunc(d.timeout, cancel)
+	stream, err := metadata.NewMetadataClient(conn).Watch(watching, s)
+	if inTime := timer.Stop(); inTime && err == nil {
+		return stream, hangUp, nil
+	} else if !inTime {
+		err = fmt.Errorf("no answer within %s", d.timeout)
+	}
+	hangUp()
+	return nil, nil, fmt.Errorf("connect to %s: %w", d.addr, d.explain(ctx, err))
+}
+
+// explain tries the connection by hand to find out why it failed: gRPC tells
+// only in words. It returns cause when it finds nothing better.
+func (d *dialer) explain(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
+	defer cancel()
+	var tcp net.Dialer
+	raw, err := tcp.DialContext(ctx, "tcp", d.addr)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	defer raw.Close()
+	config := d.tls
+	if config == nil {
+		config = &tls.Config{InsecureSkipVerify: true} // asks only whether the server speaks TLS
+	}
+	err = tls.Client(raw, config).HandshakeContext(ctx)
+	var (
+		certificate *tls.CertificateVerificationError
+		record      tls.RecordHeaderError
+	)
+	switch {
+	case d.tls == nil && err == nil:
+		return ErrTLS
+	case d.tls == nil:
+		return cause
+	case errors.As(err, &certificate):
+		return fmt.Errorf("%w: %w", ErrCertificate, certificate.Err)
+	case errors.As(err, &record):
+		return ErrPlaintext
+	}
+	return cause
+}

@@ -61,7 +61,7 @@ func New(cfg *config.Config, api *rest.Config, log *slog.Logger, o Options) (*Co
 		return nil, errors.New("inventory.enabled: true is not yet supported by this version: must be false")
 	}
 	c := &Collector{cfg: cfg, log: log, options: o, registry: prometheus.NewRegistry()}
-	c.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) //nolint:forbidigo // a fresh registry
+	c.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	c.hub = fanout.NewHub(fanout.NewMetrics(c.registry), fanout.Options{})
 	var err error
 	if c.source, err = source.New(api, c.hub, log, source.NewMetrics(c.registry)); err != nil {

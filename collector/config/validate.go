@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -86,17 +88,9 @@ func (p *problems) notYet(key, value, allowed string) {
 }
 
 func (p *problems) oneOf(key, value string, allowed ...string) {
-	words := ""
-	for i, a := range allowed {
-		if value == a {
-			return
-		}
-		if i > 0 {
-			words += " or "
-		}
-		words += strconv.Quote(a)
+	if !slices.Contains(allowed, value) {
+		p.add(key, value, `"`+strings.Join(allowed, `" or "`)+`"`)
 	}
-	p.add(key, value, words)
 }
 
 func (p *problems) address(key, value string) {

@@ -31,7 +31,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		tombstones: prometheus.NewDesc("metawire_stream_tombstones",
 			"Objects that left a node and are remembered for its next subscriber.", nil, nil),
 	}
-	r.MustRegister(m.encodings, m) //nolint:forbidigo // a clash of names is a bug that must not start
+	r.MustRegister(m.encodings, m)
 	return m
 }
 

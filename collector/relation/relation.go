@@ -67,13 +67,12 @@ type Change struct {
 
 // Entity is an object as subscribers know it.
 type Entity struct {
-	kind    Kind
-	uid     string
-	version uint64
-	body    []byte // as encoded by the source, extended by refs once encoded
-	plain   int    // the length of body without refs
-	pod     *pod   // of one of the two it is the entity
-	object  *object
+	kind   Kind
+	uid    string
+	body   []byte // as encoded by the source, extended by refs once encoded
+	plain  int    // the length of body without refs
+	pod    *pod   // of one of the two it is the entity
+	object *object
 }
 
 // Kind returns the object's kind.

@@ -87,9 +87,9 @@ func podDecoder() *decoder {
 		object: &corev1.Pod{},
 		list:   func() runtime.Object { return &corev1.PodList{} },
 		strip: func(list runtime.Object) {
-			items := list.(*corev1.PodList).Items
-			for i := range items {
-				p := &items[i]
+			l, _ := list.(*corev1.PodList)
+			for i := range l.Items {
+				p := &l.Items[i]
 				*p = corev1.Pod{
 					ObjectMeta: stripped(&p.ObjectMeta),
 					Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName},
@@ -111,9 +111,9 @@ func sliceDecoder() *decoder {
 		object: &discoveryv1.EndpointSlice{},
 		list:   func() runtime.Object { return &discoveryv1.EndpointSliceList{} },
 		strip: func(list runtime.Object) {
-			items := list.(*discoveryv1.EndpointSliceList).Items
-			for i := range items {
-				s := &items[i]
+			l, _ := list.(*discoveryv1.EndpointSliceList)
+			for i := range l.Items {
+				s := &l.Items[i]
 				*s = discoveryv1.EndpointSlice{ObjectMeta: stripped(&s.ObjectMeta), Endpoints: s.Endpoints}
 				for j := range s.Endpoints {
 					s.Endpoints[j] = discoveryv1.Endpoint{TargetRef: s.Endpoints[j].TargetRef}

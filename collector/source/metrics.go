@@ -25,7 +25,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "Failed list and watch requests by reason: unauthorized, forbidden, not_found, expired, api, unreachable.",
 		}, []string{"kind", "reason"}),
 	}
-	r.MustRegister(m.firstList, m.watchRestarts, m.errors) //nolint:forbidigo // a clash of names is a bug that must not start
+	r.MustRegister(m.firstList, m.watchRestarts, m.errors)
 	for _, k := range Kinds() {
 		m.watchRestarts.WithLabelValues(string(k.Kind))
 	}

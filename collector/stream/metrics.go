@@ -45,7 +45,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "Subscribers that named no node and get nothing.",
 		}),
 	}
-	r.MustRegister(events, m.endings, m.latency, m.unnamed) //nolint:forbidigo // a clash of names is a bug that must not start
+	r.MustRegister(events, m.endings, m.latency, m.unnamed)
 	for _, k := range relation.Kinds() {
 		for _, reason := range []string{metadata.Create, metadata.Update, metadata.Delete} {
 			m.events[eventKey{k, reason}] = events.WithLabelValues(string(k), reason)

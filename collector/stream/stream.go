@@ -150,9 +150,8 @@ func (s *Server) serverOptions() []grpc.ServerOption {
 		// peers that vanished without a FIN.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.options.Keepalive, Timeout: s.options.KeepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		// Thousands of connections that are mostly idle: no buffer of their
-		// own, and a small one for the little that subscribers send.
-		grpc.SharedWriteBuffer(true),
+		// Thousands of connections that are mostly idle: write buffers are
+		// shared by default, and subscribers send little.
 		grpc.ReadBufferSize(1 << 10),
 		grpc.MaxRecvMsgSize(64 << 10),
 		grpc.ConnectionTimeout(20 * time.Second),

@@ -59,8 +59,8 @@ func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 		log.Warn("subscriber names no node and gets nothing: is nodeName set in its plugin configuration?")
 		return e.wait(nil)
 	}
-	if !e.until(s.synced) {
-		return e.wait(nil)
+	if reason, err := e.wait(s.synced); err != nil {
+		return reason, err
 	}
 	sub := s.hub.Subscribe(sel.GetNodeName(), selectedKinds(sel))
 	defer sub.Close()
@@ -162,17 +162,6 @@ func (e *end) stop() {
 	if e.timer != nil {
 		e.timer.Stop()
 	}
-}
-
-// until blocks until done is closed; false means that the stream ends first.
-func (e *end) until(done <-chan struct{}) bool {
-	select {
-	case <-done:
-		return true
-	default:
-	}
-	_, err := e.wait(done)
-	return err == nil
 }
 
 // wait blocks until something comes from more, or until the stream must end:

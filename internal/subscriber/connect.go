@@ -80,7 +80,7 @@ func (d *dialer) subscribe(ctx context.Context, s *metadata.Selector) (grpc.Serv
 	watching, cancel := context.WithCancel(ctx)
 	hangUp := func() {
 		cancel()
-		conn.Close()
+		_ = conn.Close() // fails only if it is closed already
 	}
 	// Watch blocks until there is a connection, and fails when the first attempt
 	// at one does.

@@ -75,7 +75,7 @@ func Run(ctx context.Context, o Options, obs Observer) error {
 	for {
 		end := o.attempt(ctx, dial, obs)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the caller wanted it to end
 		}
 		if end.connected {
 			until = time.Now().Add(o.ReconnectPatience)

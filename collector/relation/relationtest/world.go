@@ -267,10 +267,7 @@ func event(o thing, refs map[string]*metadata.ListOfStrings) *metadata.Event {
 	if len(o.labels) > 0 {
 		meta["labels"] = o.labels
 	}
-	text, err := json.Marshal(meta)
-	if err != nil {
-		panic(err) // strings only
-	}
+	text, _ := json.Marshal(meta) // strings only: cannot fail
 	e := &metadata.Event{Reason: metadata.Create, Uid: o.UID, Kind: string(o.Kind), Meta: proto.String(string(text))}
 	if o.Kind == relation.Pod {
 		e.Status = proto.String(`{}`)

@@ -3,13 +3,10 @@
 package collector
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"time"
 
@@ -25,18 +22,16 @@ import (
 	"github.com/metawire/metawire/collector/stream"
 )
 
-// ErrConfigChanged is what Run returns when the configuration file has changed:
-// the process is to end, so that it starts again with the new one.
-var ErrConfigChanged = errors.New("the configuration file has changed")
-
 // Options are what a Collector needs besides its configuration; the zero value
 // is right outside of tests.
 type Options struct {
 	// ConfigPoll is how often the configuration file is read again, default
-	// 5s; RestartSpread bounds the random time between a change and the
-	// restart, default 30s, so that replicas do not restart together. A helm
-	// upgrade has replaced most of them by then.
-	ConfigPoll, RestartSpread time.Duration
+	// 5s. RestartSpread bounds the random time between a change and the
+	// restart, default 2m: replicas must not restart together, and a helm
+	// upgrade has replaced them by then. Leave is how long /readyz is red
+	// before the drain begins, default 10s: so long a Service may go on sending
+	// subscribers to a container that was not told to end by Kubernetes.
+	ConfigPoll, RestartSpread, Leave time.Duration
 	// Stream overrides what the configuration does not decide.
 	Stream stream.Options
 }
@@ -51,16 +46,17 @@ type Collector struct {
 	source   *source.Source
 	stream   *stream.Server
 	certs    *certwatcher.CertWatcher // nil without TLS files
+	leaving  chan struct{}            // closed when a restart is near
 }
 
 // New returns a collector that reads from the API server of the REST
 // configuration. It reads the TLS files, if any; it does not contact the API
 // server yet.
 func New(cfg *config.Config, api *rest.Config, log *slog.Logger, o Options) (*Collector, error) {
-	if cfg.Inventory.Enabled {
-		return nil, errors.New("inventory.enabled: true is not yet supported by this version: must be false")
+	if err := usable(cfg); err != nil {
+		return nil, err
 	}
-	c := &Collector{cfg: cfg, log: log, options: o, registry: prometheus.NewRegistry()}
+	c := &Collector{cfg: cfg, log: log, options: o, registry: prometheus.NewRegistry(), leaving: make(chan struct{})}
 	c.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	c.hub = fanout.NewHub(fanout.NewMetrics(c.registry), fanout.Options{})
 	var err error
@@ -71,7 +67,7 @@ func New(cfg *config.Config, api *rest.Config, log *slog.Logger, o Options) (*Co
 	so.Burst, so.Rate, so.MaxAge = cfg.Stream.Pacing.Burst, cfg.Stream.Pacing.Rate, time.Duration(cfg.Stream.MaxAge)
 	if cfg.Stream.TLS.Mode == config.TLSFiles {
 		if c.certs, err = certwatcher.New(cfg.Stream.TLS.CertFile, cfg.Stream.TLS.KeyFile); err != nil {
-			return nil, fmt.Errorf("stream.tls: read certificate and key: %w", err)
+			return nil, fmt.Errorf("stream.tls: %w", err)
 		}
 		so.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.certs.GetCertificate}
 	}
@@ -172,49 +168,6 @@ func (c *Collector) sweep(ctx context.Context) error {
 			return nil
 		case <-t.C:
 			c.hub.Sweep()
-		}
-	}
-}
-
-// WatchConfig returns when the file holds another valid configuration than data
-// and the random time before a restart has passed: with ErrConfigChanged, or
-// with nil when ctx ended first. An invalid file is reported and otherwise
-// ignored: what runs goes on.
-func WatchConfig(ctx context.Context, file string, data []byte, log *slog.Logger, o Options) error {
-	poll, spread := o.ConfigPoll, o.RestartSpread
-	if poll == 0 {
-		poll = 5 * time.Second
-	}
-	if spread == 0 {
-		spread = 30 * time.Second
-	}
-	t := time.NewTicker(poll)
-	defer t.Stop()
-	bad := data
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-		}
-		_, now, err := config.Load(file)
-		switch {
-		case bytes.Equal(now, data):
-			continue
-		case err != nil:
-			if !bytes.Equal(now, bad) {
-				log.Error("the configuration file has changed and cannot be used: going on with the old one", "error", err)
-				bad = now
-			}
-			continue
-		}
-		wait := rand.N(spread) //nolint:gosec // spreads load, no secret
-		log.Info("the configuration file has changed: restarting", "in", wait.Round(time.Second))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
-			return ErrConfigChanged
 		}
 	}
 }

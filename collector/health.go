@@ -21,12 +21,12 @@ func (c *Collector) healthHandler(draining <-chan struct{}) http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		ready := false
-		select {
-		case <-draining:
+		switch {
+		case closed(draining) || closed(c.leaving):
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = fmt.Fprintln(w, "draining")
 			return
-		case <-c.source.Synced():
+		case closed(c.source.Synced()):
 			ready = true
 		default:
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -44,6 +44,15 @@ func (c *Collector) healthHandler(draining <-chan struct{}) http.Handler {
 		}
 	})
 	return mux
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 func (c *Collector) metricsHandler() http.Handler {

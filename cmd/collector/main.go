@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -109,26 +111,29 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	log.Info("starting", "version", version.String(), "api", api.Host, "stream", cfg.Stream.Address, "tls", cfg.Stream.TLS.Mode)
-	running, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	go func() {
-		end(collector.WatchConfig(running, f.config, data, log, collector.Options{}))
-	}()
-	if err := c.Run(running); err != nil {
-		return err
+	g, running := errgroup.WithContext(ctx) // either one's end is the other's
+	g.Go(func() error { return c.WatchConfig(running, f.config, data) })
+	g.Go(func() error {
+		if err := c.Run(running); err != nil {
+			return err
+		}
+		return errDrained
+	})
+	err = g.Wait()
+	if errors.Is(err, errDrained) || errors.Is(err, collector.ErrConfigChanged) {
+		log.Info("ended", "reason", err)
+		return nil
 	}
-	if cause := context.Cause(running); errors.Is(cause, collector.ErrConfigChanged) {
-		log.Info("ended: " + cause.Error())
-	} else {
-		log.Info("ended")
-	}
-	return nil
+	return err
 }
+
+// errDrained is the usual end.
+var errDrained = errors.New("all streams are drained")
 
 // setMemoryLimit keeps the garbage collector below the container's limit.
 func setMemoryLimit(log *slog.Logger) {
 	limit, err := memlimit.Set(memlimit.WithProvider(memlimit.FromCgroup), memlimit.WithRatio(0.9))
-	if err == nil && limit > 0 {
+	if err == nil && limit < math.MaxInt64 {
 		log.Debug("memory limit set", "bytes", limit)
 	}
 }

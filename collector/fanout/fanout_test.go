@@ -289,6 +289,42 @@ func TestTombstonesAreBoundedInNumberAndTime(t *testing.T) {
 	}
 }
 
+func TestTombstonesOfAllNodesAreBounded(t *testing.T) {
+	r := prometheus.NewRegistry()
+	h := fanout.NewHub(fanout.NewMetrics(r), fanout.Options{Tombstones: 100})
+	for i := range 1000 {
+		p := pod(fmt.Sprint(i))
+		p.Node = fmt.Sprint("node-", i%20)
+		h.Apply(p)
+		h.Delete(relation.Pod, p.UID)
+	}
+	if n := value(t, r, "metawire_stream_tombstones"); n < 50 || n > 200 {
+		t.Errorf("%v tombstones, want about 100", n)
+	}
+	if n := value(t, r, "metawire_stream_tombstones_evicted_total"); n < 800 {
+		t.Errorf("%v evictions counted, want those of 1,000 that are gone", n)
+	}
+}
+
+// TestOnlyChangesHaveALatency: what a subscriber is told because it came is not
+// late.
+func TestOnlyChangesHaveALatency(t *testing.T) {
+	h := newHub()
+	h.Apply(pod("stays"))
+	h.Apply(pod("left"))
+	h.Delete(relation.Pod, "left")
+	s := h.Subscribe("a", relation.Kinds())
+	for _, m := range s.Take(nil, 10) {
+		if !m.Since.IsZero() {
+			t.Errorf("%s has a latency", m.Reason)
+		}
+	}
+	h.Delete(relation.Pod, "stays")
+	if m := s.Take(nil, 10); len(m) != 1 || m[0].Since.IsZero() {
+		t.Errorf("%+v, want one Delete with its time", m)
+	}
+}
+
 func TestHubForgetsNodes(t *testing.T) {
 	h := newHub()
 	for i := range 10 {

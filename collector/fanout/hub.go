@@ -17,8 +17,9 @@ type Options struct {
 	// TombstoneAge is how long a node remembers what left it, default 1h.
 	TombstoneAge time.Duration
 	// TombstonesPerNode is how many it remembers at most, default 10,000; the
-	// oldest go first.
-	TombstonesPerNode int
+	// oldest go first. Tombstones is how many all nodes together remember
+	// before each is held to its equal share, default 200,000 (some 25 MB).
+	TombstonesPerNode, Tombstones int
 	// Now is the clock, default time.Now.
 	Now func() time.Time
 }
@@ -33,6 +34,7 @@ type Hub struct {
 	mu    sync.Mutex
 	index *relation.Index
 	nodes map[string]*node // those with subscribers or tombstones
+	dead  int              // tombstones of all nodes
 }
 
 // node is what the hub knows of a node besides the index.
@@ -48,6 +50,9 @@ func NewHub(m *Metrics, o Options) *Hub {
 	}
 	if o.TombstonesPerNode == 0 {
 		o.TombstonesPerNode = 10_000
+	}
+	if o.Tombstones == 0 {
+		o.Tombstones = 200_000
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -116,10 +121,10 @@ func (h *Hub) announce(changes []relation.Change, now time.Time) {
 			continue
 		}
 		if c.Concerns {
-			n.tombstones.remove(c.Entity.UID())
+			h.bury(n, func(t *tombstones) { t.remove(c.Entity.UID()) })
 		} else {
 			n = h.node(c.Node)
-			n.tombstones.add(c.Entity.Kind(), c.Entity.UID(), now)
+			h.bury(n, func(t *tombstones) { t.add(c.Entity.Kind(), c.Entity.UID(), now) })
 			h.prune(n, now)
 		}
 		for s := range n.subscribers {
@@ -128,8 +133,24 @@ func (h *Hub) announce(changes []relation.Change, now time.Time) {
 	}
 }
 
+// prune drops tombstones of a node that are too old or too many. The caller
+// holds the lock.
 func (h *Hub) prune(n *node, now time.Time) {
-	n.tombstones.prune(now.Add(-h.options.TombstoneAge), h.options.TombstonesPerNode)
+	limit := h.options.TombstonesPerNode
+	if h.dead > h.options.Tombstones {
+		limit = min(limit, h.options.Tombstones/len(h.nodes))
+	}
+	h.bury(n, func(t *tombstones) {
+		h.metrics.evicted.Add(float64(t.prune(now.Add(-h.options.TombstoneAge), limit)))
+	})
+}
+
+// bury changes a node's tombstones and keeps count of all. The caller holds the
+// lock.
+func (h *Hub) bury(n *node, change func(*tombstones)) {
+	before := n.tombstones.len()
+	change(&n.tombstones)
+	h.dead += n.tombstones.len() - before
 }
 
 // node returns the named node, made if need be. The caller holds the lock.

@@ -8,7 +8,7 @@ import (
 
 // Metrics are the hub's; its gauges are read from the hub when scraped.
 type Metrics struct {
-	encodings prometheus.Counter
+	encodings, evicted prometheus.Counter
 
 	subscribers, pendingSum, pendingMax, objects, tombstones *prometheus.Desc
 
@@ -22,6 +22,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "metawire_stream_encodings_total",
 			Help: "Event bodies encoded: one per object version, whatever the number of subscribers.",
 		}),
+		evicted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "metawire_stream_tombstones_evicted_total",
+			Help: "Tombstones dropped before their time because there were too many: a subscriber that was away may keep what they told of.",
+		}),
 		subscribers: prometheus.NewDesc("metawire_stream_subscribers", "Subscribers that receive a node's metadata.", nil, nil),
 		pendingSum: prometheus.NewDesc("metawire_stream_pending_objects",
 			"Objects that wait to be sent, over all subscribers.", nil, nil),
@@ -31,7 +35,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		tombstones: prometheus.NewDesc("metawire_stream_tombstones",
 			"Objects that left a node and are remembered for its next subscriber.", nil, nil),
 	}
-	r.MustRegister(m.encodings, m)
+	r.MustRegister(m.encodings, m.evicted, m)
 	return m
 }
 

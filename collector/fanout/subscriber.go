@@ -13,7 +13,7 @@ type Message struct {
 	Reason string // metadata.Create, Update or Delete
 	Kind   relation.Kind
 	Body   []byte    // the event without its reason; shared, not to be modified
-	Since  time.Time // when the change came in; zero for the first view
+	Since  time.Time // when the change came in; zero for the first view and what is replayed
 }
 
 func deleted(kind relation.Kind, uid string, since time.Time) Message {
@@ -31,6 +31,7 @@ type Subscriber struct {
 
 	// guarded by hub.mu
 	buried  uint64                      // up to which tombstone it was told
+	replay  uint64                      // up to which they are older than the subscription
 	pending [ranks]map[string]time.Time // objects that concern the node, since when
 	sent    map[string]sentBody
 }
@@ -67,6 +68,7 @@ func (h *Hub) Subscribe(nodeName string, kinds []relation.Kind) *Subscriber {
 	s.node = h.node(nodeName)
 	s.node.subscribers[s] = struct{}{}
 	h.prune(s.node, now)
+	s.replay = s.node.tombstones.last
 	h.index.View(nodeName, func(e *relation.Entity) {
 		if s.wants(e.Kind()) {
 			s.pending[rank(e.Kind())][e.UID()] = time.Time{}
@@ -104,7 +106,11 @@ func (s *Subscriber) Take(buf []Message, n int) []Message {
 		s.buried = t.seq
 		if s.node.tombstones.valid(t) && s.wants(t.kind) {
 			delete(s.sent, t.uid)
-			buf = append(buf, deleted(t.kind, t.uid, t.at))
+			m := deleted(t.kind, t.uid, time.Unix(0, t.at))
+			if t.seq <= s.replay {
+				m.Since = time.Time{}
+			}
+			buf = append(buf, m)
 		}
 	}
 	for _, pending := range s.pending {

@@ -258,6 +258,9 @@ func (x *Index) setOwner(p *pod, owner *object) {
 
 func (x *Index) upsertSlice(o Object) {
 	old := x.slices[o.UID]
+	if old.says(o) {
+		return // most updates are about readiness
+	}
 	s := &slice{service: x.service(serviceKey{o.Namespace, o.Service}), pods: make([]*pod, len(o.Endpoints))}
 	s.service.slices++
 	x.slices[o.UID] = s

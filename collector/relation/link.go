@@ -69,9 +69,10 @@ func (x *Index) emit(n *node, e *Entity, concerns bool) {
 }
 
 // acquire returns the object that the reference names, held until release; nil
-// for none.
+// for none. Whoever makes a pod writes its owner references, so one that would
+// pass for its namespace or a service of its is not believed.
 func (x *Index) acquire(ns string, o Owner) *object {
-	if o.UID == "" {
+	if o.UID == "" || !mayOwn(Kind(o.Kind)) {
 		return nil
 	}
 	ob := x.object(objectKey{Kind(o.Kind), ns, o.UID})

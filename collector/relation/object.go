@@ -57,6 +57,12 @@ type slice struct {
 	pods    []*pod
 }
 
+// says reports whether the slice says the same as the object.
+func (s *slice) says(o Object) bool {
+	return s != nil && s.service.key == serviceKey{o.Namespace, o.Service} &&
+		slices.EqualFunc(s.pods, o.Endpoints, func(p *pod, uid string) bool { return p.uid == uid })
+}
+
 // node is a node that some pod is bound to. id orders nodes.
 type node struct {
 	id   uint64

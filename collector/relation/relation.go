@@ -39,6 +39,11 @@ func Kinds() []Kind {
 // Owner is an object's controller owner reference; the zero value is none.
 type Owner struct{ Kind, UID string }
 
+// mayOwn reports whether objects of the kind control others.
+func mayOwn(k Kind) bool {
+	return k != Namespace && k != Service && k != Pod && k != EndpointSlice
+}
+
 // Object is one version of an object, trimmed to what the index needs.
 type Object struct {
 	Kind      Kind

@@ -1,6 +1,8 @@
 package source
 
 import (
+	"unicode/utf8"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -76,7 +78,9 @@ func trimMeta(kind relation.Kind, m *metav1.ObjectMeta, status *metadata.Status)
 			UID:          string(m.UID),
 		}, status),
 	}
-	if c := metav1.GetControllerOfNoCopy(m); c != nil {
+	// The API server does not look at a reference closely, and a subscriber
+	// refuses a message with text that is no text.
+	if c := metav1.GetControllerOfNoCopy(m); c != nil && utf8.ValidString(c.Kind) && utf8.ValidString(string(c.UID)) {
 		o.Owner = relation.Owner{Kind: c.Kind, UID: string(c.UID)}
 	}
 	return o

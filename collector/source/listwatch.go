@@ -34,6 +34,11 @@ func (w *watched) Watch(o metav1.ListOptions) (watch.Interface, error) {
 // and answers with everything at once: ask for the latest version instead.
 func (w *watched) ListWithContext(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	o.ResourceVersion, o.ResourceVersionMatch = "", ""
+	if o.Limit == 0 {
+		// The pager's way out when a page expires. A list that large is begun
+		// anew instead.
+		return nil, fmt.Errorf("list %s: a page has expired", w.Resource.GroupResource())
+	}
 	l, err := w.client.list(ctx, o)
 	if err != nil {
 		w.failed(ctx, "list", err)

@@ -7,6 +7,7 @@ type Metrics struct {
 	firstList     *prometheus.GaugeVec
 	watchRestarts *prometheus.CounterVec
 	errors        *prometheus.CounterVec
+	refused       *prometheus.GaugeVec
 }
 
 // NewMetrics registers the source's metrics.
@@ -24,10 +25,15 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "metawire_source_errors_total",
 			Help: "Failed list and watch requests by reason: unauthorized, forbidden, not_found, expired, api, unreachable.",
 		}, []string{"kind", "reason"}),
+		refused: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "metawire_source_refused",
+			Help: "1 while the API server refuses the kind (403, 404): what is known of it is missing or out of date.",
+		}, []string{"kind"}),
 	}
-	r.MustRegister(m.firstList, m.watchRestarts, m.errors)
+	r.MustRegister(m.firstList, m.watchRestarts, m.errors, m.refused)
 	for _, k := range Kinds() {
 		m.watchRestarts.WithLabelValues(string(k.Kind))
+		m.refused.WithLabelValues(string(k.Kind))
 	}
 	return m
 }

@@ -140,20 +140,44 @@ func (w *watched) run(ctx context.Context) {
 	// server; ten requests in 10 s are nothing to it.
 	backoff := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 10, Cap: 10 * time.Second}
 	r := cache.NewReflectorWithOptions(w, example, w, cache.ReflectorOptions{
-		Name: "metawire", TypeDescription: string(w.Kind.Kind), Backoff: &backoff,
+		Name: "metawire", TypeDescription: string(w.Kind.Kind), Backoff: &backoff, Clock: endingClock{ctx: ctx},
 	})
 	r.WatchListPageSize = pageSize
 	delay := backoff.DelayWithReset(clock.RealClock{}, time.Minute)
 	for ctx.Err() == nil {
 		err := r.ListAndWatchWithContext(ctx)
+		next := delay()
 		if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
-			w.source.set(func() { w.refused = err })
+			w.metrics.refused.WithLabelValues(string(w.Kind.Kind)).Set(1)
+			listed := false
+			w.source.set(func() { w.refused, listed = err, w.listed })
+			if listed {
+				next = time.Minute // what may be listed but not watched is listed as a whole each time
+			}
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(delay()):
+		case <-time.After(next):
 		}
 	}
+}
+
+// endingClock is the real clock, but that waiting ends with the context: the
+// reflector sleeps through it when the API server refuses connections.
+type endingClock struct {
+	clock.RealClock
+	ctx context.Context //nolint:containedctx // the clock's only purpose
+}
+
+// After implements clock.Clock.
+func (c endingClock) After(d time.Duration) <-chan time.Time {
+	fired := make(chan time.Time, 2)
+	unhook := context.AfterFunc(c.ctx, func() { fired <- time.Now() })
+	time.AfterFunc(d, func() {
+		unhook()
+		fired <- time.Now()
+	})
+	return fired
 }
 
 // Transformer implements cache.TransformingStore: objects are trimmed while the
@@ -196,6 +220,7 @@ func (w *watched) Replace(list []any, _ string) error {
 	w.sink.Replace(w.Kind.Kind, objects)
 	first := false
 	w.source.set(func() { first, w.listed, w.refused = !w.listed, true, nil })
+	w.metrics.refused.WithLabelValues(string(w.Kind.Kind)).Set(0)
 	if first {
 		took := time.Since(w.started)
 		w.metrics.firstList.WithLabelValues(string(w.Kind.Kind)).Set(took.Seconds())

@@ -119,7 +119,7 @@ func TestContractOnTheWire(t *testing.T) {
 		field(1, "Create")+field(2, "uid-r")+field(3, "ReplicaSet")+field(4, `{"name":"web-1","namespace":"n","uid":"uid-r"}`),
 		field(1, "Create")+podRest+refs(),
 	)
-	services(s.hub, "uid-p", 1)
+	services(s.hub, 1, "uid-p")
 	expect(
 		field(1, "Create")+field(2, "service-0")+field(3, "Service")+field(4, `{"name":"service-0","namespace":"n","uid":"service-0"}`),
 		field(1, "Update")+podRest+refs("service-0"),

@@ -117,9 +117,8 @@ func TestMaxAge(t *testing.T) {
 // TestBusyStreamsEndToo: a stream that always has something to send ends in a
 // drain like any other.
 func TestBusyStreamsEndToo(t *testing.T) {
-	s := serve(t, stream.Options{Burst: 1, Rate: 100, Stop: time.Hour}, nil)
-	s.hub.Apply(pod("node-1", "p"))
-	services(s.hub, "p", 10_000) // for more than a minute
+	s := serve(t, stream.Options{Burst: 1, Rate: 10, Stop: time.Hour}, nil)
+	node(s.hub, 600, 0) // for a minute
 	sub := s.watch(t, "node-1", pluginKinds()...)
 	sub.next(t)
 	s.drain()

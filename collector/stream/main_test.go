@@ -227,15 +227,25 @@ func pod(node, uid string, labels ...string) relation.Object {
 		Body: metadata.Encode("Pod", m, &metadata.Status{})}
 }
 
-// services puts n services on the pod.
-func services(h *fanout.Hub, pod string, n int) {
+// services puts n services on the pods of a node, spread evenly.
+func services(h *fanout.Hub, n int, pods ...string) {
 	for i := range n {
 		name := fmt.Sprintf("service-%d", i)
 		h.Apply(relation.Object{Kind: relation.Service, Namespace: "n", Name: name, UID: name,
 			Body: metadata.Encode("Service", metadata.Meta{Name: name, Namespace: "n", UID: name}, nil)})
 		h.Apply(relation.Object{Kind: relation.EndpointSlice, Namespace: "n", Name: name, UID: "slice-" + name,
-			Service: name, Endpoints: []string{pod}})
+			Service: name, Endpoints: []string{pods[i%len(pods)]}})
 	}
+}
+
+// node puts pods and services on node-1.
+func node(h *fanout.Hub, pods, n int) {
+	uids := make([]string, pods)
+	for i := range uids {
+		uids[i] = fmt.Sprintf("pod-%d", i)
+		h.Apply(pod("node-1", uids[i]))
+	}
+	services(h, n, uids...)
 }
 
 func TestMetricsFollowTheConventions(t *testing.T) {

@@ -1,7 +1,6 @@
 package stream_test
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -51,10 +50,7 @@ func stockPacing() stream.Options {
 func TestFullNodeArrivesInTimeAndWhole(t *testing.T) {
 	s := serve(t, stockPacing(), nil)
 	s.hub.Apply(namespace("ns"))
-	for i := range 250 {
-		s.hub.Apply(pod("node-1", fmt.Sprintf("pod-%d", i)))
-	}
-	services(s.hub, "pod-0", 2000)
+	node(s.hub, 250, 2000)
 	began := time.Now()
 	at := arrivals(t, s, 1+250+2000)
 	if took := at[len(at)-1].Sub(began); took > 2*time.Second {
@@ -65,27 +61,29 @@ func TestFullNodeArrivesInTimeAndWhole(t *testing.T) {
 	}
 }
 
-// TestPacedBeyondTheQueue: more than the queue holds arrives without a loss;
-// unpaced, it would not.
+// TestPacedBeyondTheQueue: more than the queue holds arrives without a loss.
 func TestPacedBeyondTheQueue(t *testing.T) {
-	const n = 3 * falcoQueue / 2
-	for name, c := range map[string]struct {
-		pacing stream.Options
-		loses  bool
-	}{
-		"default pacing": {stockPacing(), false},
-		"unpaced":        {stream.Options{}, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := serve(t, c.pacing, nil)
-			s.hub.Apply(pod("node-1", "p"))
-			services(s.hub, "p", n-1)
-			// The slower the machine, the more of the unpaced events are spread
-			// by it; the model's queue is then not shown to be too small.
-			if at := arrivals(t, s, n); !c.loses && lost(at) > 0 {
-				t.Errorf("Falco's queue would lose %d of %d events", lost(at), n)
-			}
-		})
+	const pods, services = 100, 2 * falcoQueue
+	s := serve(t, stockPacing(), nil)
+	node(s.hub, pods, services)
+	if n := lost(arrivals(t, s, pods+services)); n > 0 {
+		t.Errorf("Falco's queue would lose %d of %d events", n, pods+services)
+	}
+}
+
+// TestModelOfFalcosQueue: the model loses of a burst what does not fit, and
+// nothing of what comes slowly.
+func TestModelOfFalcosQueue(t *testing.T) {
+	now := time.Now()
+	burst, slow := make([]time.Time, 20_000), make([]time.Time, 20_000)
+	for i := range burst {
+		burst[i], slow[i] = now, now.Add(time.Duration(i)*falcoDrain/falcoQueue)
+	}
+	if got, want := lost(burst), 20_000-falcoQueue; got != want {
+		t.Errorf("%d lost of a burst, want %d", got, want)
+	}
+	if got := lost(slow); got > 1 {
+		t.Errorf("%d lost of what comes as fast as it is drained", got)
 	}
 }
 
@@ -94,8 +92,7 @@ func TestPacedBeyondTheQueue(t *testing.T) {
 func TestBurstThenRate(t *testing.T) {
 	const burst, perSecond, n = 200, 100, 250
 	s := serve(t, stream.Options{Burst: burst, Rate: perSecond}, nil)
-	s.hub.Apply(pod("node-1", "p"))
-	services(s.hub, "p", n-1)
+	node(s.hub, n/2, n/2)
 	began := time.Now()
 	at := arrivals(t, s, n)
 	for i, when := range at {
@@ -112,8 +109,7 @@ func TestBurstThenRate(t *testing.T) {
 func TestSubscribersAreEachPaced(t *testing.T) {
 	const burst, perSecond, each, subscribers = 10, 100, 60, 10
 	s := serve(t, stream.Options{Burst: burst, Rate: perSecond}, nil)
-	s.hub.Apply(pod("node-1", "p"))
-	services(s.hub, "p", each-1)
+	node(s.hub, each/2, each/2)
 	began := time.Now()
 	subs := make([]*subscription, subscribers)
 	for i := range subs {

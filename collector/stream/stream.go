@@ -154,6 +154,8 @@ func (s *Server) serverOptions() []grpc.ServerOption {
 		// shared by default, and subscribers send little.
 		grpc.ReadBufferSize(1 << 10),
 		grpc.MaxRecvMsgSize(64 << 10),
+		grpc.MaxConcurrentStreams(1000),
+		grpc.WaitForHandlers(true),
 		grpc.ConnectionTimeout(20 * time.Second),
 	}
 	if s.options.TLS != nil {

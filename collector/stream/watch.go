@@ -25,6 +25,9 @@ func kindAliases() map[string]relation.Kind {
 	return map[string]relation.Kind{"ReplicaController": relation.ReplicationController}
 }
 
+// maxNodeName is Kubernetes' limit of a node's name.
+const maxNodeName = 253
+
 // How a stream ended: the values of the metric's label reason. The plugin comes
 // back a second after ABORTED. It never comes back after OK, and after
 // UNAVAILABLE its delay doubles for good, so a stream ends with neither.
@@ -41,7 +44,7 @@ func (s *Server) Watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 	s.streams.Add(1)
 	defer s.streams.Add(-1)
 	began := time.Now()
-	log := s.log.With("node", sel.GetNodeName(), "peer", peerOf(stream.Context()))
+	log := s.log.With("node", sel.GetNodeName()[:min(len(sel.GetNodeName()), maxNodeName)], "peer", peerOf(stream.Context()))
 	log.Debug("subscribed")
 	reason, err := s.watch(sel, stream, log)
 	s.metrics.endings.WithLabelValues(reason).Inc()
@@ -52,11 +55,11 @@ func (s *Server) Watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer[metadata.Event], log *slog.Logger) (string, error) {
 	e := s.newEnd(stream.Context())
 	defer e.stop()
-	if sel.GetNodeName() == "" {
+	if n := len(sel.GetNodeName()); n == 0 || n > maxNodeName {
 		// Its variable is not set. An error would double the plugin's delay
 		// for good: keep the stream open and silent.
 		s.metrics.unnamed.Inc()
-		log.Warn("subscriber names no node and gets nothing: is nodeName set in its plugin configuration?")
+		log.Warn("subscriber names no node and gets nothing: is nodeName set in its plugin's configuration?")
 		return e.wait(nil)
 	}
 	if reason, err := e.wait(s.synced); err != nil {

@@ -49,10 +49,10 @@ func ownersOf(kind relation.Kind) []relation.Kind {
 	case relation.ReplicaSet:
 		return []relation.Kind{relation.Deployment, relation.Deployment, "Rollout", relation.Job}
 	case relation.Job:
-		return []relation.Kind{relation.CronJob, relation.CronJob, relation.ReplicaSet}
+		return []relation.Kind{relation.CronJob, relation.CronJob, relation.ReplicaSet, relation.Service}
 	default:
 		return []relation.Kind{relation.ReplicaSet, relation.ReplicaSet, relation.Job, relation.Job, relation.Deployment,
-			relation.DaemonSet, relation.StatefulSet, relation.ReplicationController, "Rollout"}
+			relation.DaemonSet, relation.StatefulSet, relation.ReplicationController, "Rollout", relation.Service, relation.Namespace}
 	}
 }
 
@@ -227,10 +227,11 @@ func (w *World) View(node string) map[string]*metadata.Event {
 				refer(string(o.Kind), o.UID)
 			}
 		}
-		if p.Owner.UID != "" {
+		if p.Owner.UID != "" && !forged(p.Owner) {
 			refer(p.Owner.Kind, p.Owner.UID)
 			owner, ok := w.objects[p.Owner.UID]
-			if ok && string(owner.Kind) == p.Owner.Kind && owner.Namespace == p.Namespace && owner.Owner.UID != "" {
+			if ok && string(owner.Kind) == p.Owner.Kind && owner.Namespace == p.Namespace &&
+				owner.Owner.UID != "" && !forged(owner.Owner) {
 				switch owner.Kind {
 				case relation.ReplicaSet:
 					refer(owner.Owner.Kind, owner.Owner.UID)
@@ -245,6 +246,11 @@ func (w *World) View(node string) map[string]*metadata.Event {
 		view[p.UID] = event(p, refs)
 	}
 	return view
+}
+
+// forged: a namespace or a service controls nothing, whatever a reference says.
+func forged(o relation.Owner) bool {
+	return o.Kind == string(relation.Namespace) || o.Kind == string(relation.Service)
 }
 
 // hasEndpoint reports whether a slice of the service names the pod.

@@ -1,0 +1,84 @@
+{{- /* Name of the chart, for labels. */}}
+{{- define "metawire.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{- /* Prefix of object names; leaves room for a suffix within 63 characters. */}}
+{{- define "metawire.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "metawire.collector.name" -}}
+{{- include "metawire.fullname" . }}-collector
+{{- end }}
+
+{{- /* DNS name of the collector's Service, good in every namespace. */}}
+{{- define "metawire.collector.host" -}}
+{{- include "metawire.collector.name" . }}.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{- define "metawire.collector.serviceAccountName" -}}
+{{- with .Values.collector.serviceAccount -}}
+{{- .name | default (.create | ternary (include "metawire.collector.name" $) "default") -}}
+{{- end -}}
+{{- end }}
+
+{{- /* Labels of every object. Argument: list of root context and component. */}}
+{{- define "metawire.labels" -}}
+{{- $root := index . 0 -}}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+app.kubernetes.io/part-of: metawire
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+{{ include "metawire.selectorLabels" . }}
+{{- end }}
+
+{{- /* Labels that never change, by which pods are selected. Argument: as above. */}}
+{{- define "metawire.selectorLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "metawire.name" $root | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "metawire.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ with .digest }}@{{ . }}{{ end }}
+{{- end -}}
+{{- end }}
+
+{{- /* Security contexts that Pod Security "restricted" admits. */}}
+{{- define "metawire.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "metawire.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
+readOnlyRootFilesystem: true
+{{- end }}
+
+{{- /* Where pods may run: nodeSelector, tolerations. */}}
+{{- define "metawire.collector.placement" -}}
+{{- with .Values.collector.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.collector.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

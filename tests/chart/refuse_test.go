@@ -1,0 +1,83 @@
+package chart_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestRefused: what makes no sense is refused before anything is installed, by
+// an error that names the key.
+func TestRefused(t *testing.T) {
+	for _, tc := range []struct{ name, values, want string }{
+		{"unknown key", "streams: {}", "streams"},
+		{"unknown nested key", "stream: {prot: 1}", "prot"},
+		{"unknown key of a later version", "stream: {authorization: enforce}", "authorization"},
+		{"unknown collector key", "collector: {replica: 3}", "replica"},
+		{"unknown image key", "image: {registry: example.com}", "registry"},
+		{"key set to null", "stream: {port: null}", "port"},
+		{"port as text", `stream: {port: "45000"}`, "/stream/port"},
+		{"privileged port", "stream: {port: 443}", "/stream/port"},
+		{"port too large", "collector: {ports: {health: 65536}}", "/collector/ports/health"},
+		{"one port twice", "collector: {ports: {metrics: 45000}}", "collector.ports.metrics (45000)"},
+		{"name that begins with a digit", "fullnameOverride: 1a", "/fullnameOverride"},
+		{"no replicas", "collector: {replicas: 0}", "/collector/replicas"},
+		{"half a replica", "collector: {replicas: 1.5}", "/collector/replicas"},
+		{"log level", "collector: {logLevel: verbose}", "/collector/logLevel"},
+		{"log format", "collector: {logFormat: xml}", "/collector/logFormat"},
+		{"pull policy", "image: {pullPolicy: always}", "/image/pullPolicy"},
+		{"digest", "image: {digest: abc}", "/image/digest"},
+		{"tag with a digest", `image: {tag: "1@sha256:0"}`, "/image/tag"},
+		{"empty repository", `image: {repository: ""}`, "/image/repository"},
+		{"no events in a burst", "stream: {pacing: {burst: 0}}", "/stream/pacing/burst"},
+		{"no rate", "stream: {pacing: {rate: 0}}", "/stream/pacing/rate"},
+		{"pacing key", "stream: {pacing: {bursts: 1}}", "bursts"},
+		{"age without unit", `stream: {maxAge: "6"}`, "/stream/maxAge"},
+		{"age as a number", "stream: {maxAge: 6}", "/stream/maxAge"},
+		{"age in seconds", "stream: {maxAge: 30s}", "/stream/maxAge"},
+		{"enabled as text", `stream: {enabled: "false"}`, "/stream/enabled"},
+		{"cluster id in capitals", "clusterID: Prod", "/clusterID"},
+		{"every type", `addTypes: ["*"]`, "/addTypes/0"},
+		{"every type of a group", `addTypes: ["*.apps"]`, "/addTypes/0"},
+		{"every group", `addTypes: ["pods.*"]`, "/addTypes/0"},
+		{"subresource", "addTypes: [services/status]", "/addTypes/0"},
+		{"kind for a plural", "removeTypes: [Pod]", "/removeTypes/0"},
+		{"types as text", "addTypes: secrets", "/addTypes"},
+		{"pull secret as text", "imagePullSecrets: [mine]", "/imagePullSecrets/0"},
+		{"toleration as text", "collector: {tolerations: [x]}", "/collector/tolerations/0"},
+		{"label that is a number", "collector: {podLabels: {a: 1}}", "/collector/podLabels/a"},
+		{"resources key", "collector: {resources: {limit: {}}}", "limit"},
+		{"nothing to do", "stream: {enabled: false}", "stream.enabled: false"},
+		{"inventory", "{inventory: {enabled: true}, clusterID: x}", "inventory.enabled: true is not supported by this version yet"},
+		// The answer that helps comes first.
+		{"inventory without a cluster id", "inventory: {enabled: true}", "inventory.enabled: true is not supported by this version yet"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := render(loadChart(t), tc.values)
+			if err == nil {
+				t.Fatalf("not refused: %s", tc.values)
+			}
+			if !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("the error does not name %q: %v", tc.want, err)
+			}
+		})
+	}
+}
+
+// TestRefusedInventory: what is refused once the inventory is supported.
+func TestRefusedInventory(t *testing.T) {
+	for _, tc := range []struct{ name, values, want string }{
+		{"no cluster id", "inventory: {enabled: true}", "clusterID"},
+		{
+			"one group out of every group",
+			"{inventory: {enabled: true}, clusterID: x, addTypes: [widgets], removeTypes: [widgets.example.com]}",
+			"removeTypes: widgets.example.com cannot be taken out of addTypes: widgets",
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := render(loadChart(t, validateTemplate), tc.values)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("want an error that names %q, got: %v", tc.want, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,82 @@
+package chart_test
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+	helmchart "helm.sh/helm/v3/pkg/chart"
+)
+
+// TestValuesAreDocumentedAndInTheSchema: each value has a comment that
+// helm-docs takes, and the schema knows exactly these values.
+func TestValuesAreDocumentedAndInTheSchema(t *testing.T) {
+	ch := loadChart(t)
+	i := slices.IndexFunc(ch.Raw, func(f *helmchart.File) bool { return f.Name == "values.yaml" })
+	var doc yaml.Node
+	if err := yaml.Unmarshal(ch.Raw[i].Data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]bool{}
+	walkValues(doc.Content[0], "", func(key string, name *yaml.Node) {
+		values[key] = true
+		if !strings.HasPrefix(name.HeadComment, "# -- ") {
+			t.Errorf("values.yaml: %s (line %d) has no `# -- ` comment", key, name.Line)
+		}
+	})
+	var schema map[string]any
+	if err := json.Unmarshal(ch.Schema, &schema); err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	walkSchema(t, schema, "", known)
+	for _, key := range []string{
+		"global",                                    // Helm's own
+		"stream.pacing.burst", "stream.pacing.rate", // the collector has their defaults
+		"collector.resources.limits", "collector.resources.requests", "collector.resources.claims",
+	} {
+		delete(known, key)
+	}
+	known["stream.pacing"], known["collector.resources"] = true, true
+	if d := cmp.Diff(slices.Sorted(maps.Keys(known)), slices.Sorted(maps.Keys(values))); d != "" {
+		t.Errorf("values.schema.json and values.yaml have not the same keys (-schema +values):\n%s", d)
+	}
+}
+
+// walkValues visits each value that users set as one: a comment in front of a
+// map documents the whole map.
+func walkValues(n *yaml.Node, prefix string, visit func(string, *yaml.Node)) {
+	for i := 0; i < len(n.Content); i += 2 {
+		name, value := n.Content[i], n.Content[i+1]
+		if value.Kind == yaml.MappingNode && len(value.Content) > 0 && name.HeadComment == "" {
+			walkValues(value, prefix+name.Value+".", visit)
+			continue
+		}
+		visit(prefix+name.Value, name)
+	}
+}
+
+// walkSchema collects the keys of leaves, and requires that no object with
+// keys of its own takes others.
+func walkSchema(t *testing.T, schema map[string]any, prefix string, leaves map[string]bool) {
+	t.Helper()
+	properties, _ := schema["properties"].(map[string]any)
+	if schema["additionalProperties"] != false {
+		t.Errorf("values.schema.json: %q takes unknown keys", prefix)
+	}
+	for name, p := range properties {
+		p, ok := p.(map[string]any)
+		if !ok {
+			t.Fatalf("values.schema.json: %s%s is not an object", prefix, name)
+		}
+		if _, ok := p["properties"]; ok {
+			walkSchema(t, p, prefix+name+".", leaves)
+			continue
+		}
+		leaves[prefix+name] = true
+	}
+}

@@ -14,13 +14,15 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/metawire/metawire/collector/metadata"
 )
 
-// Why no connection came about; in the error of Run, where it could be told.
+// Why no connection came about; one of them is in the error of Run then.
 var (
 	ErrUnreachable = errors.New("cannot be reached")
+	ErrNoAnswer    = errors.New("no gRPC server answers")
 	ErrTLS         = errors.New("the server speaks TLS, the subscriber does not")
 	ErrPlaintext   = errors.New("the server does not speak TLS, the subscriber does")
 	ErrCertificate = errors.New("the server's certificate is not accepted")
@@ -89,14 +91,14 @@ func (d *dialer) subscribe(ctx context.Context, s *metadata.Selector) (grpc.Serv
 	if inTime := timer.Stop(); inTime && err == nil {
 		return stream, hangUp, nil
 	} else if !inTime {
-		err = fmt.Errorf("no answer within %s", d.timeout)
+		err = fmt.Errorf("nothing within %s", d.timeout)
 	}
 	hangUp()
 	return nil, nil, fmt.Errorf("connect to %s: %w", d.addr, d.explain(ctx, err))
 }
 
 // explain tries the connection by hand to find out why it failed: gRPC tells
-// only in words. It returns cause when it finds nothing better.
+// only in words, which are the answer when nothing better is found.
 func (d *dialer) explain(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
@@ -110,6 +112,7 @@ func (d *dialer) explain(ctx context.Context, cause error) error {
 	if config == nil {
 		config = &tls.Config{InsecureSkipVerify: true} // asks only whether the server speaks TLS
 	}
+	cause = fmt.Errorf("%w: %s", ErrNoAnswer, status.Convert(cause).Message())
 	err = tls.Client(raw, config).HandshakeContext(ctx)
 	var (
 		certificate *tls.CertificateVerificationError

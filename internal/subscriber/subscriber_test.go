@@ -171,15 +171,15 @@ func TestWhyThereIsNoConnection(t *testing.T) {
 		"another authority":    {subscriber.Target{Addr: secure, CA: otherCA, ServerName: "collector.test"}, subscriber.ErrCertificate, "unknown authority"},
 		"another name":         {subscriber.Target{Addr: secure, CA: ca, ServerName: "other.test"}, subscriber.ErrCertificate, "collector.test"},
 		"the name of the host": {subscriber.Target{Addr: secure, CA: ca}, subscriber.ErrCertificate, "127.0.0.1"},
-		"closed at once":       {subscriber.Target{Addr: closing(t)}, nil, "connect to 127.0.0.1:"},
-		"no answer":            {subscriber.Target{Addr: silent(t)}, nil, "no answer within 300ms"},
+		"closed at once":       {subscriber.Target{Addr: closing(t)}, subscriber.ErrNoAnswer, "connect to 127.0.0.1:"},
+		"no answer":            {subscriber.Target{Addr: silent(t)}, subscriber.ErrNoAnswer, "nothing within 300ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options("")
 			o.Target, o.ConnectTimeout = tc.target, 300*time.Millisecond
 			obs := &observer{}
 			err := subscriber.Run(t.Context(), o, obs)
-			if err == nil || tc.want != nil && !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.text) {
+			if !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.text) {
 				t.Errorf("Run() = %v, want %v with %q", err, tc.want, tc.text)
 			}
 			if obs.connected != 0 || len(obs.reasons) != 0 {

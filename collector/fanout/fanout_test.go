@@ -2,6 +2,7 @@ package fanout_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -43,8 +44,12 @@ func (c *client) receive(t fataler, n int) int {
 		t.Fatalf("took %d messages, asked for %d", len(msgs), n)
 	}
 	for _, m := range msgs {
-		e := &metadata.Event{}
-		if err := proto.Unmarshal(append(metadata.ReasonPrefix(m.Reason), m.Body...), e); err != nil {
+		e, wire := &metadata.Event{}, m.Event
+		if m.Reason == metadata.Update {
+			head, rest := metadata.AsUpdate(wire)
+			wire = slices.Concat(head, rest)
+		}
+		if err := proto.Unmarshal(wire, e); err != nil {
 			t.Fatalf("unmarshal: %v", err)
 		}
 		last := c.told[e.Uid]
@@ -215,7 +220,7 @@ func TestOneEncodingPerVersion(t *testing.T) {
 	const versions = 20
 	for v := range versions {
 		p := pod("p1")
-		p.Body = metadata.Encode("Pod", metadata.Meta{Name: fmt.Sprint(v), UID: "p1"}, &metadata.Status{})
+		p.Event = metadata.Encode("Pod", metadata.Meta{Name: fmt.Sprint(v), UID: "p1"}, &metadata.Status{})
 		h.Apply(p)
 		h.Apply(p) // the same version again
 		for _, c := range clients {
@@ -345,7 +350,7 @@ func object(kind relation.Kind, namespace, name, uid string) relation.Object {
 	if kind == relation.Pod {
 		status = &metadata.Status{}
 	}
-	o.Body = metadata.Encode(string(kind), metadata.Meta{Name: name, Namespace: namespace, UID: uid}, status)
+	o.Event = metadata.Encode(string(kind), metadata.Meta{Name: name, Namespace: namespace, UID: uid}, status)
 	return o
 }
 
@@ -400,7 +405,7 @@ func BenchmarkChangeToSubscriber(b *testing.B) {
 	var pods [2]relation.Object
 	for i := range pods {
 		pods[i] = pod("p")
-		pods[i].Body = metadata.Encode("Pod", metadata.Meta{Name: fmt.Sprint(i), UID: "p"}, &metadata.Status{})
+		pods[i].Event = metadata.Encode("Pod", metadata.Meta{Name: fmt.Sprint(i), UID: "p"}, &metadata.Status{})
 	}
 	buf := make([]fanout.Message, 0, 8)
 	b.ReportAllocs()

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/metawire/metawire/collector/metadata"
 	"github.com/metawire/metawire/collector/relation"
 )
 
@@ -33,8 +32,9 @@ type Hub struct {
 
 	mu    sync.Mutex
 	index *relation.Index
-	nodes map[string]*node // those with subscribers or tombstones
-	dead  int              // tombstones of all nodes
+	view  []*relation.Entity // of the last Subscribe; reused
+	nodes map[string]*node   // those with subscribers or tombstones
+	dead  int                // tombstones of all nodes
 }
 
 // node is what the hub knows of a node besides the index.
@@ -64,7 +64,7 @@ func NewHub(m *Metrics, o Options) *Hub {
 
 // Apply takes in an object's latest version.
 func (h *Hub) Apply(o relation.Object) {
-	if o.Body != nil && o.Kind != relation.Pod {
+	if o.Event != nil && o.Kind != relation.Pod {
 		h.metrics.encodings.Inc() // a pod's are counted when its references are known
 	}
 	now := h.options.Now()
@@ -168,34 +168,4 @@ func (h *Hub) drop(name string, n *node) {
 	if len(n.subscribers) == 0 && n.tombstones.len() == 0 {
 		delete(h.nodes, name)
 	}
-}
-
-// decide works out what to say of an object to a subscriber now, if anything.
-// The caller holds the lock.
-func (h *Hub) decide(s *Subscriber, uid string, since time.Time) (m Message, ok bool) {
-	last, wasSent := s.sent[uid]
-	e := h.index.Lookup(s.nodeName, uid)
-	if e == nil {
-		if !wasSent {
-			return Message{}, false
-		}
-		delete(s.sent, uid)
-		return deleted(last.kind, uid, since), true
-	}
-	body, made := e.Body()
-	if made {
-		h.metrics.encodings.Inc()
-	}
-	// What is compared is what was said, not a version: an object may change
-	// and change back before it is sent.
-	now := sentBody{maphash.Bytes(h.seed, body), e.Kind()}
-	if wasSent && last == now {
-		return Message{}, false
-	}
-	s.sent[uid] = now
-	m = Message{Reason: metadata.Create, Kind: e.Kind(), Body: body, Since: since}
-	if wasSent {
-		m.Reason = metadata.Update
-	}
-	return m, true
 }

@@ -1,10 +1,9 @@
 // Package metadata is the wire form of the stream: the generated code of
-// metadata.proto, and hand-made encoders for the two halves of an Event, so
-// that the bytes of an object are made once and shared by every subscriber.
+// metadata.proto, and hand-made encoders of an Event, so that the bytes of an
+// object are made once and shared by every subscriber.
 //
-// An Event on the wire is ReasonPrefix(reason) followed by a body. A body is
-// what Encode returns (fields uid, kind, meta, status), for a pod extended by
-// AppendRefs (field refs). A Delete's body is EncodeDeleted.
+// An object's event is what Encode returns, for a pod extended by AppendRefs. It
+// is a Create; AsUpdate makes an Update of it without touching it.
 package metadata
 
 import (
@@ -60,17 +59,18 @@ type Status struct {
 // Ref names one object that a pod refers to.
 type Ref struct{ Kind, UID string }
 
-// Encode returns the body of a Create or Update but for refs. The status is
-// nil for every kind but Pod.
+// Encode returns a Create, but for refs. The status is nil for every kind but
+// Pod.
 func Encode(kind string, m Meta, s *Status) []byte {
 	meta := mustJSON(m)
-	size := sizeString(eventUID, m.UID) + sizeString(eventKind, kind) + sizeBytes(eventMeta, len(meta))
+	size := sizeString(eventReason, Create) + sizeString(eventUID, m.UID) + sizeString(eventKind, kind) + sizeBytes(eventMeta, len(meta))
 	var status []byte
 	if s != nil {
 		status = mustJSON(s)
 		size += sizeBytes(eventStatus, len(status))
 	}
 	b := make([]byte, 0, size)
+	b = appendString(b, eventReason, Create)
 	b = appendString(b, eventUID, m.UID)
 	b = appendString(b, eventKind, kind)
 	b = appendBytes(b, eventMeta, meta)
@@ -80,16 +80,17 @@ func Encode(kind string, m Meta, s *Status) []byte {
 	return b
 }
 
-// EncodeDeleted returns the body of a Delete.
+// EncodeDeleted returns a Delete.
 func EncodeDeleted(kind, uid string) []byte {
-	b := make([]byte, 0, sizeString(eventUID, uid)+sizeString(eventKind, kind))
+	b := make([]byte, 0, sizeString(eventReason, Delete)+sizeString(eventUID, uid)+sizeString(eventKind, kind))
+	b = appendString(b, eventReason, Delete)
 	b = appendString(b, eventUID, uid)
 	return appendString(b, eventKind, kind)
 }
 
-// AppendRefs returns a new slice: body, then the references. It sorts refs and
+// AppendRefs returns a new slice: the event, then the references. It sorts refs and
 // drops what it holds twice.
-func AppendRefs(body []byte, refs []Ref) []byte {
+func AppendRefs(event []byte, refs []Ref) []byte {
 	slices.SortFunc(refs, func(a, b Ref) int {
 		if c := strings.Compare(a.Kind, b.Kind); c != 0 {
 			return c
@@ -105,8 +106,8 @@ func AppendRefs(body []byte, refs []Ref) []byte {
 	if !services {
 		size += protowire.SizeTag(refsResources) + protowire.SizeBytes(sizeGroup(KindService, nil))
 	}
-	b := make([]byte, 0, len(body)+sizeBytes(eventRefs, size))
-	b = append(b, body...)
+	b := make([]byte, 0, len(event)+sizeBytes(eventRefs, size))
+	b = append(b, event...)
 	b = protowire.AppendTag(b, eventRefs, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(size))
 	for group := range byKind(refs) {
@@ -118,10 +119,13 @@ func AppendRefs(body []byte, refs []Ref) []byte {
 	return b
 }
 
-// ReasonPrefix returns the bytes of the Event field reason.
-func ReasonPrefix(reason string) []byte {
-	return appendString(nil, eventReason, reason)
+// AsUpdate returns the two halves of an Update that says the same as a Create.
+// Neither may be modified.
+func AsUpdate(create []byte) (head, rest []byte) {
+	return updateHead(), create[sizeString(eventReason, Create):]
 }
+
+func updateHead() []byte { return []byte("\x0a\x06" + Update) }
 
 // byKind yields the runs of one kind in sorted refs.
 func byKind(refs []Ref) func(yield func([]Ref) bool) {

@@ -19,18 +19,17 @@ func TestBytes(t *testing.T) {
 		got  []byte
 		want string
 	}{
-		"reason": {ReasonPrefix(Create), "\x0a\x06Create"},
-		"delete": {EncodeDeleted("Pod", "u"), "\x12\x01u\x1a\x03Pod"},
+		"delete": {EncodeDeleted("Pod", "u"), "\x0a\x06Delete\x12\x01u\x1a\x03Pod"},
 		"namespace, no labels": {
 			Encode("Namespace", Meta{Name: "n", UID: "u"}, nil),
-			"\x12\x01u\x1a\x09Namespace\x22\x16" + `{"name":"n","uid":"u"}`},
+			"\x0a\x06Create\x12\x01u\x1a\x09Namespace\x22\x16" + `{"name":"n","uid":"u"}`},
 		"pod": {
 			Encode("Pod", pod, &Status{PodIP: "10.1.2.3"}),
-			"\x12\x01u\x1a\x03Pod\x22\x61" + `{"generateName":"g-","labels":{"a":"1","b":"\u003c2\u003e"},"name":"p","namespace":"n","uid":"u"}` +
+			"\x0a\x06Create\x12\x01u\x1a\x03Pod\x22\x61" + `{"generateName":"g-","labels":{"a":"1","b":"\u003c2\u003e"},"name":"p","namespace":"n","uid":"u"}` +
 				"\x32\x14" + `{"podIP":"10.1.2.3"}`},
 		"pod without address": {
 			Encode("Pod", Meta{Name: "p", UID: "u"}, &Status{}),
-			"\x12\x01u\x1a\x03Pod\x22\x16" + `{"name":"p","uid":"u"}` + "\x32\x02{}"},
+			"\x0a\x06Create\x12\x01u\x1a\x03Pod\x22\x16" + `{"name":"p","uid":"u"}` + "\x32\x02{}"},
 		"no references": {AppendRefs([]byte("x"), nil), "x\x3a\x0d\x0a\x0b\x0a\x07Service\x12\x00"},
 		"references": {
 			AppendRefs(nil, []Ref{{"Service", "2"}, {"Namespace", "n"}, {"Service", "1"}, {"Service", "1"}}),
@@ -75,7 +74,11 @@ func TestAgreesWithGeneratedCode(t *testing.T) {
 		for _, l := range want.Refs.Resources {
 			slices.Sort(l.List)
 		}
-		wire := append(ReasonPrefix(reason), AppendRefs(Encode(kind, m, &Status{}), refs)...)
+		wire := AppendRefs(Encode(kind, m, &Status{}), refs)
+		if reason == Update {
+			head, rest := AsUpdate(wire)
+			wire = slices.Concat(head, rest)
+		}
 		got := &Event{}
 		if err := proto.Unmarshal(wire, got); err != nil {
 			t.Fatal(err)

@@ -133,9 +133,9 @@ func (x *Index) Lookup(nodeName, uid string) *Entity {
 func (x *Index) upsertObject(o Object) {
 	ob := x.object(objectKey{o.Kind, o.Namespace, o.UID})
 	controller := x.acquire(o.Namespace, o.Owner)
-	sameBody := ob.live && bytes.Equal(ob.body, o.Body)
-	if !sameBody {
-		ob.setPlain(o.Body)
+	same := ob.live && bytes.Equal(ob.event, o.Event)
+	if !same {
+		ob.setPlain(o.Event)
 		for _, c := range ob.nodes {
 			x.emit(c.node, &ob.Entity, true)
 		}
@@ -213,9 +213,9 @@ func (x *Index) upsertPod(o Object) {
 		p.namespace.pods.add(p)
 		x.enter(&p.Entity)
 	}
-	sameBody := bytes.Equal(p.body[:p.plain], o.Body)
-	if !sameBody {
-		p.setPlain(o.Body)
+	same := bytes.Equal(p.event[:p.plain], o.Event)
+	if !same {
+		p.setPlain(o.Event)
 	}
 	p.node = x.node(o.Node)
 	if before, owner := p.owner, x.acquire(o.Namespace, o.Owner); before == owner {
@@ -223,7 +223,7 @@ func (x *Index) upsertPod(o Object) {
 	} else {
 		x.setOwner(p, owner)
 	}
-	if !x.relink(p) && !sameBody && p.node != nil {
+	if !x.relink(p) && !same && p.node != nil {
 		x.emit(p.node, &p.Entity, true)
 	}
 }

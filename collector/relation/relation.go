@@ -50,9 +50,9 @@ type Object struct {
 	UID       string
 	Namespace string // empty for a Namespace
 	Name      string
-	// Body is what metadata.Encode returned for this version; the index keeps
+	// Event is what metadata.Encode returned for this version; the index keeps
 	// it. Nil for an EndpointSlice.
-	Body  []byte
+	Event []byte
 	Owner Owner
 	// Node is the name of the node a pod is bound to, empty while it is not.
 	Node string
@@ -74,8 +74,8 @@ type Change struct {
 type Entity struct {
 	kind   Kind
 	uid    string
-	body   []byte // as encoded by the source, extended by refs once encoded
-	plain  int    // the length of body without refs
+	event  []byte // as encoded by the source, for pods extended by refs on demand
+	plain  int    // the length of event without refs
 	pod    *pod   // of one of the two it is the entity
 	object *object
 }
@@ -86,23 +86,23 @@ func (e *Entity) Kind() Kind { return e.kind }
 // UID returns the object's UID.
 func (e *Entity) UID() string { return e.uid }
 
-// Body returns the body of the entity's Create or Update event. It is made once
-// per version of the object and its references (the second result is true when
-// this call made it), shared by all callers, and must not be modified.
-func (e *Entity) Body() (body []byte, made bool) {
-	if e.pod == nil || len(e.body) > e.plain {
-		return e.body, false
+// Event returns the entity's Create event. It is made once per version of the
+// object and its references (the second result is true when this call made it),
+// shared by all callers, and must not be modified.
+func (e *Entity) Event() (event []byte, made bool) {
+	if e.pod == nil || len(e.event) > e.plain {
+		return e.event, false
 	}
-	e.body = metadata.AppendRefs(e.body, e.pod.links.refs())
-	return e.body, true
+	e.event = metadata.AppendRefs(e.event, e.pod.links.refs())
+	return e.event, true
 }
 
-// setPlain replaces the body but for refs.
-func (e *Entity) setPlain(body []byte) {
-	e.body, e.plain = body, len(body)
+// setPlain replaces the event but for refs.
+func (e *Entity) setPlain(event []byte) {
+	e.event, e.plain = event, len(event)
 }
 
 // dropRefs forgets the encoded references: they have changed.
 func (e *Entity) dropRefs() {
-	e.body = e.body[:e.plain:e.plain]
+	e.event = e.event[:e.plain:e.plain]
 }

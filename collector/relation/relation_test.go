@@ -20,7 +20,7 @@ import (
 func TestEveryView(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, x := relationtest.NewWorld(), relation.New()
-		told := map[string]map[string]string{} // node, UID, body: what the changes told
+		told := map[string]map[string]string{} // node, UID, event: what the changes told
 		for _, n := range w.Nodes() {
 			told[n] = map[string]string{}
 		}
@@ -28,8 +28,8 @@ func TestEveryView(t *testing.T) {
 			for _, e := range w.Step(t) {
 				for _, c := range apply(x, e) {
 					if c.Concerns {
-						body, _ := c.Entity.Body()
-						told[c.Node][c.Entity.UID()] = string(body)
+						event, _ := c.Entity.Event()
+						told[c.Node][c.Entity.UID()] = string(event)
 					} else {
 						delete(told[c.Node], c.Entity.UID())
 					}
@@ -39,7 +39,7 @@ func TestEveryView(t *testing.T) {
 				if diff := cmp.Diff(w.View(n), view(t, x, n), protocmp.Transform()); diff != "" {
 					t.Fatalf("node %s (-want +got):\n%s", n, diff)
 				}
-				if diff := cmp.Diff(bodies(x, n), told[n]); diff != "" {
+				if diff := cmp.Diff(events(x, n), told[n]); diff != "" {
 					t.Fatalf("node %s: changes did not tell (-view +told):\n%s", n, diff)
 				}
 			}
@@ -99,21 +99,21 @@ func TestSameNameSeenBeforeItsPredecessorIsGone(t *testing.T) {
 	}
 }
 
-func TestBodyIsMadeOncePerVersion(t *testing.T) {
+func TestEventIsMadeOncePerVersion(t *testing.T) {
 	x := relation.New()
 	p := object(relation.Pod, "n", "p", "pod")
 	p.Node = "a"
 	e := x.Upsert(p)[0].Entity
-	first, made := e.Body()
+	first, made := e.Event()
 	if !made {
 		t.Error("first call made nothing")
 	}
-	again, made := e.Body()
+	again, made := e.Event()
 	if made || &first[0] != &again[0] {
 		t.Error("second call made the bytes anew")
 	}
 	x.Upsert(object(relation.Namespace, "", "n", "ns"))
-	if _, made := e.Body(); !made {
+	if _, made := e.Event(); !made {
 		t.Error("new references, old bytes")
 	}
 }
@@ -134,9 +134,9 @@ func view(t *rapid.T, x *relation.Index, node string) map[string]*metadata.Event
 		if x.Lookup(node, e.UID()) != e {
 			t.Fatalf("%s is in the view of %s, but Lookup does not find it", e.UID(), node)
 		}
-		body, _ := e.Body()
+		event, _ := e.Event()
 		ev := &metadata.Event{}
-		if err := proto.Unmarshal(append(metadata.ReasonPrefix(metadata.Create), body...), ev); err != nil {
+		if err := proto.Unmarshal(event, ev); err != nil {
 			t.Fatal(err)
 		}
 		view[e.UID()] = ev
@@ -144,18 +144,18 @@ func view(t *rapid.T, x *relation.Index, node string) map[string]*metadata.Event
 	return view
 }
 
-func bodies(x *relation.Index, node string) map[string]string {
-	bodies := map[string]string{}
+func events(x *relation.Index, node string) map[string]string {
+	events := map[string]string{}
 	x.View(node, func(e *relation.Entity) {
-		body, _ := e.Body()
-		bodies[e.UID()] = string(body)
+		event, _ := e.Event()
+		events[e.UID()] = string(event)
 	})
-	return bodies
+	return events
 }
 
 func object(kind relation.Kind, namespace, name, uid string) relation.Object {
 	return relation.Object{Kind: kind, Namespace: namespace, Name: name, UID: uid,
-		Body: metadata.Encode(string(kind), metadata.Meta{Name: name, Namespace: namespace, UID: uid}, nil)}
+		Event: metadata.Encode(string(kind), metadata.Meta{Name: name, Namespace: namespace, UID: uid}, nil)}
 }
 
 func BenchmarkUpsertPod(b *testing.B) {
@@ -163,7 +163,7 @@ func BenchmarkUpsertPod(b *testing.B) {
 	pods := make([]relation.Object, 2)
 	for i := range pods {
 		pods[i] = fleetPod(7, 3)
-		pods[i].Body = metadata.Encode("Pod", metadata.Meta{Name: fmt.Sprint(i), UID: pods[i].UID}, &metadata.Status{})
+		pods[i].Event = metadata.Encode("Pod", metadata.Meta{Name: fmt.Sprint(i), UID: pods[i].UID}, &metadata.Status{})
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

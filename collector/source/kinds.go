@@ -70,7 +70,7 @@ func trimMeta(kind relation.Kind, m *metav1.ObjectMeta, status *metadata.Status)
 		UID:       string(m.UID),
 		Namespace: m.Namespace,
 		Name:      m.Name,
-		Body: metadata.Encode(string(kind), metadata.Meta{
+		Event: metadata.Encode(string(kind), metadata.Meta{
 			GenerateName: m.GenerateName,
 			Labels:       m.Labels,
 			Name:         m.Name,

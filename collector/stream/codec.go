@@ -9,31 +9,27 @@ import (
 )
 
 // frame is an event on its way to a subscriber: bytes made once for all, and
-// the reason that differs.
+// the reason that may differ.
 type frame struct {
 	reason string
-	body   []byte
+	event  []byte
 }
 
 // codec hands a frame's bytes to gRPC without copying; everything else is
 // protobuf as usual.
-type codec struct {
-	encoding.CodecV2
-	reasons map[string]mem.Buffer
-}
+type codec struct{ encoding.CodecV2 }
 
-func newCodec() codec {
-	c := codec{CodecV2: encoding.GetCodecV2(proto.Name), reasons: map[string]mem.Buffer{}}
-	for _, r := range []string{metadata.Create, metadata.Update, metadata.Delete} {
-		c.reasons[r] = mem.SliceBuffer(metadata.ReasonPrefix(r))
-	}
-	return c
-}
+func newCodec() codec { return codec{encoding.GetCodecV2(proto.Name)} }
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if f, ok := v.(*frame); ok {
-		return mem.BufferSlice{c.reasons[f.reason], mem.SliceBuffer(f.body)}, nil
+	f, ok := v.(*frame)
+	if !ok {
+		return c.CodecV2.Marshal(v)
 	}
-	return c.CodecV2.Marshal(v)
+	if f.reason == metadata.Update {
+		head, rest := metadata.AsUpdate(f.event)
+		return mem.BufferSlice{mem.SliceBuffer(head), mem.SliceBuffer(rest)}, nil
+	}
+	return mem.BufferSlice{mem.SliceBuffer(f.event)}, nil
 }

@@ -70,9 +70,9 @@ func TestContractOnTheWire(t *testing.T) {
 	s := serve(t, stream.Options{}, nil)
 	s.hub.Apply(namespace("uid-n"))
 	s.hub.Apply(relation.Object{Kind: relation.Deployment, Namespace: "n", Name: "web", UID: "uid-d",
-		Body: metadata.Encode("Deployment", metadata.Meta{Name: "web", Namespace: "n", UID: "uid-d", Labels: map[string]string{"b": "2", "a": "<1>"}}, nil)})
+		Event: metadata.Encode("Deployment", metadata.Meta{Name: "web", Namespace: "n", UID: "uid-d", Labels: map[string]string{"b": "2", "a": "<1>"}}, nil)})
 	s.hub.Apply(relation.Object{Kind: relation.ReplicaSet, Namespace: "n", Name: "web-1", UID: "uid-r", Owner: relation.Owner{Kind: "Deployment", UID: "uid-d"},
-		Body: metadata.Encode("ReplicaSet", metadata.Meta{Name: "web-1", Namespace: "n", UID: "uid-r"}, nil)})
+		Event: metadata.Encode("ReplicaSet", metadata.Meta{Name: "web-1", Namespace: "n", UID: "uid-r"}, nil)})
 	c := conn(t, s.address)
 	raw, err := c.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, "/metadata.Metadata/Watch", grpc.ForceCodecV2(rawCodec{}))
 	if err != nil {
@@ -105,7 +105,7 @@ func TestContractOnTheWire(t *testing.T) {
 	eventually(t, "subscribed", func() bool { return s.metric(t, "metawire_stream_subscribers") == 1 })
 	p := pod("node-1", "uid-p")
 	p.Owner = relation.Owner{Kind: "ReplicaSet", UID: "uid-r"}
-	p.Body = metadata.Encode("Pod", metadata.Meta{Name: "web-1-x", GenerateName: "web-1-", Namespace: "n", UID: "uid-p", Labels: map[string]string{"app": "web"}},
+	p.Event = metadata.Encode("Pod", metadata.Meta{Name: "web-1-x", GenerateName: "web-1-", Namespace: "n", UID: "uid-p", Labels: map[string]string{"app": "web"}},
 		&metadata.Status{PodIP: "10.1.2.3"})
 	s.hub.Apply(p)
 	podMeta := field(4, `{"generateName":"web-1-","labels":{"app":"web"},"name":"web-1-x","namespace":"n","uid":"uid-p"}`)
@@ -151,7 +151,7 @@ func TestSelection(t *testing.T) {
 	world := func(s *served) {
 		s.hub.Apply(namespace("ns"))
 		for i, k := range []relation.Kind{relation.ReplicationController, relation.StatefulSet} {
-			owner := relation.Object{Kind: k, Namespace: "n", Name: "o", UID: string(k), Body: metadata.Encode(string(k), metadata.Meta{Name: "o", Namespace: "n", UID: string(k)}, nil)}
+			owner := relation.Object{Kind: k, Namespace: "n", Name: "o", UID: string(k), Event: metadata.Encode(string(k), metadata.Meta{Name: "o", Namespace: "n", UID: string(k)}, nil)}
 			p := pod("node-1", fmt.Sprintf("p%d", i))
 			p.Owner = relation.Owner{Kind: string(k), UID: string(k)}
 			s.hub.Apply(owner)

@@ -214,7 +214,7 @@ func (s *served) returned(t *testing.T) error {
 
 func namespace(uid string) relation.Object {
 	return relation.Object{Kind: relation.Namespace, Name: "n", UID: uid,
-		Body: metadata.Encode("Namespace", metadata.Meta{Name: "n", UID: uid}, nil)}
+		Event: metadata.Encode("Namespace", metadata.Meta{Name: "n", UID: uid}, nil)}
 }
 
 // pod returns a pod of namespace n on the node; the labels make versions differ.
@@ -224,7 +224,7 @@ func pod(node, uid string, labels ...string) relation.Object {
 		m.Labels = map[string]string{"version": strings.Join(labels, "")}
 	}
 	return relation.Object{Kind: relation.Pod, Namespace: "n", Name: uid, UID: uid, Node: node,
-		Body: metadata.Encode("Pod", m, &metadata.Status{})}
+		Event: metadata.Encode("Pod", m, &metadata.Status{})}
 }
 
 // services puts n services on the pods of a node, spread evenly.
@@ -232,7 +232,7 @@ func services(h *fanout.Hub, n int, pods ...string) {
 	for i := range n {
 		name := fmt.Sprintf("service-%d", i)
 		h.Apply(relation.Object{Kind: relation.Service, Namespace: "n", Name: name, UID: name,
-			Body: metadata.Encode("Service", metadata.Meta{Name: name, Namespace: "n", UID: name}, nil)})
+			Event: metadata.Encode("Service", metadata.Meta{Name: name, Namespace: "n", UID: name}, nil)})
 		h.Apply(relation.Object{Kind: relation.EndpointSlice, Namespace: "n", Name: name, UID: "slice-" + name,
 			Service: name, Endpoints: []string{pods[i%len(pods)]}})
 	}

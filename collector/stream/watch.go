@@ -134,12 +134,12 @@ func (p *pacer) send(stream grpc.ServerStreamingServer[metadata.Event], msgs []f
 		return err
 	}
 	for i := range msgs {
-		p.frame.reason, p.frame.body = msgs[i].Reason, msgs[i].Body
+		p.frame.reason, p.frame.event = msgs[i].Reason, msgs[i].Event
 		if err := stream.SendMsg(&p.frame); err != nil {
 			return err
 		}
 		m.sent(&msgs[i])
-		msgs[i] = fanout.Message{} // a body must not outlive its object here
+		msgs[i] = fanout.Message{} // an event must not outlive its object here
 	}
 	return nil
 }

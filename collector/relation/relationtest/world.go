@@ -29,7 +29,7 @@ type World struct {
 	made    int
 }
 
-// thing is an object and what its body says.
+// thing is an object and what its event says.
 type thing struct {
 	relation.Object
 	labels map[string]string
@@ -185,7 +185,7 @@ func (w *World) put(o thing) Event {
 		if o.Kind == relation.Pod {
 			status = &metadata.Status{PodIP: o.podIP}
 		}
-		o.Body = metadata.Encode(string(o.Kind),
+		o.Event = metadata.Encode(string(o.Kind),
 			metadata.Meta{Name: o.Name, Namespace: o.Namespace, UID: o.UID, Labels: o.labels}, status)
 	}
 	w.objects[o.UID] = o

@@ -111,12 +111,14 @@ func (x *Index) View(nodeName string, f func(*Entity)) {
 	x.views++
 	for _, p := range n.pods.pods {
 		f(&p.Entity)
-		p.links.each(func(o *object) {
+		once := func(o *object) {
 			if o.live && o.mark != x.views {
 				o.mark = x.views
 				f(&o.Entity)
 			}
-		})
+		}
+		p.links.each(once)
+		p.eachService(once)
 	}
 }
 
@@ -183,8 +185,7 @@ func (x *Index) bind(ob *object, name string) {
 		x.relinkAll(ob.asNamespace.pods.pods)
 	case Service:
 		ob.asService = x.service(serviceKey{ob.namespace, name})
-		ob.asService.object = ob
-		x.relinkMembers(ob.asService)
+		x.name(ob.asService, ob)
 	}
 }
 
@@ -198,8 +199,7 @@ func (x *Index) unbind(ob *object) {
 	}
 	if s := ob.asService; s != nil {
 		if s.object == ob {
-			s.object = nil
-			x.relinkMembers(s)
+			x.name(s, nil)
 		}
 		x.dropService(s)
 	}
@@ -266,8 +266,8 @@ func (x *Index) upsertSlice(o Object) {
 	x.slices[o.UID] = s
 	for i, uid := range o.Endpoints {
 		s.pods[i] = x.pod(podKey{o.Namespace, uid})
-		if s.pods[i].join(s.service) {
-			x.relink(s.pods[i])
+		if s.pods[i].join(s.service) && s.service.object != nil {
+			x.relinkService(s.pods[i], s.service.object, true)
 		}
 	}
 	// Only now leave the old ones: a pod in both has not changed.
@@ -286,7 +286,9 @@ func (x *Index) leaveSlice(s *slice) {
 	}
 	for _, p := range s.pods {
 		if p.leave(s.service) {
-			x.relink(p)
+			if s.service.object != nil {
+				x.relinkService(p, s.service.object, false)
+			}
 			x.dropPod(p)
 		}
 	}

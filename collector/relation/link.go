@@ -5,29 +5,52 @@ package relation
 func (x *Index) relink(p *pod) bool {
 	old := p.links
 	p.links = p.derive()
-	moved := old.node != p.links.node
-	if !moved && old.equal(&p.links) {
+	if old == p.links {
 		return false
 	}
 	// Count the new before the old, so that what stays does not leave for a
 	// moment.
-	if n := p.links.node; n != nil {
-		p.links.each(func(o *object) {
-			if o.nodes.inc(n) && o.live {
-				x.emit(n, &o.Entity, true)
-			}
+	from, to := old.node, p.links.node
+	p.links.each(func(o *object) { x.join(o, to) })
+	old.each(func(o *object) { x.leave(o, from) })
+	if from != to {
+		p.eachService(func(o *object) {
+			x.join(o, to)
+			x.leave(o, from)
 		})
+		x.move(p, from, to)
 	}
-	if n := old.node; n != nil {
-		old.each(func(o *object) {
-			if o.nodes.dec(n) && o.live {
-				x.emit(n, &o.Entity, false)
-			}
-		})
+	return x.refer(p)
+}
+
+// relinkService accounts for one service that the pod is an endpoint of now, or
+// no more.
+func (x *Index) relinkService(p *pod, service *object, member bool) {
+	if member {
+		x.join(service, p.links.node)
+	} else {
+		x.leave(service, p.links.node)
 	}
-	if moved {
-		x.move(p, old.node, p.links.node)
+	x.refer(p)
+}
+
+// join counts one pod that makes the object concern the node, which may be nil.
+func (x *Index) join(o *object, n *node) {
+	if n != nil && o.nodes.inc(n) && o.live {
+		x.emit(n, &o.Entity, true)
 	}
+}
+
+// leave takes it back.
+func (x *Index) leave(o *object, n *node) {
+	if n != nil && o.nodes.dec(n) && o.live {
+		x.emit(n, &o.Entity, false)
+	}
+}
+
+// refer says that the pod's references have changed. It reports whether that
+// concerns a node.
+func (x *Index) refer(p *pod) bool {
 	if p.live {
 		p.dropRefs()
 	}
@@ -58,9 +81,17 @@ func (x *Index) relinkAll(pods []*pod) {
 	}
 }
 
-func (x *Index) relinkMembers(s *service) {
+// name makes the object, nil for none, the one that goes by the service's name.
+func (x *Index) name(s *service, o *object) {
+	before := s.object
+	s.object = o
 	for p := range s.pods {
-		x.relink(p)
+		if o != nil {
+			x.relinkService(p, o, true)
+		}
+		if before != nil {
+			x.relinkService(p, before, false)
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package relation
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/metawire/metawire/collector/metadata"
 )
@@ -30,13 +29,12 @@ type membership struct {
 	slices  int
 }
 
-// links are the objects that a live pod makes concern its node. They are
-// derived as a whole and compared as a whole.
+// links are what a live pod relates to, but for its services: those change one
+// by one, and a pod may have many. Links are derived and compared as a whole.
 type links struct {
 	node              *node
 	namespace         *object
-	owner, controller *object   // the pod's controller and that one's own
-	services          []*object // sorted by UID
+	owner, controller *object // the pod's controller and that one's own
 }
 
 // derive works out the pod's links from what is known now.
@@ -48,19 +46,7 @@ func (p *pod) derive() links {
 	if l.owner != nil && (l.owner.kind == ReplicaSet || l.owner.kind == Job) {
 		l.controller = l.owner.controller
 	}
-	for _, m := range p.services {
-		if m.service.object != nil {
-			l.services = append(l.services, m.service.object)
-		}
-	}
-	slices.SortFunc(l.services, func(a, b *object) int { return strings.Compare(a.uid, b.uid) })
 	return l
-}
-
-// equal reports whether both hold the same objects; the node is compared apart.
-func (l *links) equal(o *links) bool {
-	return l.namespace == o.namespace && l.owner == o.owner && l.controller == o.controller &&
-		slices.Equal(l.services, o.services)
 }
 
 // each calls f for every linked object.
@@ -70,21 +56,30 @@ func (l *links) each(f func(*object)) {
 			f(o)
 		}
 	}
-	for _, o := range l.services {
-		f(o)
+}
+
+// eachService calls f for every service that the pod is an endpoint of and that
+// is there.
+func (p *pod) eachService(f func(*object)) {
+	for _, m := range p.services {
+		if m.service.object != nil {
+			f(m.service.object)
+		}
 	}
 }
 
-// refs are the references that subscribers are told: all links, but for a Job's
-// controller, which decides which nodes a CronJob concerns and nothing else.
-func (l *links) refs() []metadata.Ref {
-	refs := make([]metadata.Ref, 0, 3+len(l.services))
-	l.each(func(o *object) {
-		if o == l.controller && l.owner.kind == Job {
-			return
+// refs are the references that subscribers are told: all that the pod relates
+// to, but for a Job's controller, which decides which nodes a CronJob concerns
+// and nothing else.
+func (p *pod) refs() []metadata.Ref {
+	refs := make([]metadata.Ref, 0, 3+len(p.services))
+	add := func(o *object) { refs = append(refs, metadata.Ref{Kind: string(o.kind), UID: o.uid}) }
+	p.links.each(func(o *object) {
+		if o != p.links.controller || p.links.owner.kind != Job {
+			add(o)
 		}
-		refs = append(refs, metadata.Ref{Kind: string(o.kind), UID: o.uid})
 	})
+	p.eachService(add)
 	return refs
 }
 

@@ -93,7 +93,7 @@ func (e *Entity) Event() (event []byte, made bool) {
 	if e.pod == nil || len(e.event) > e.plain {
 		return e.event, false
 	}
-	e.event = metadata.AppendRefs(e.event, e.pod.links.refs())
+	e.event = metadata.AppendRefs(e.event, e.pod.refs())
 	return e.event, true
 }
 

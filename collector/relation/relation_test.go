@@ -92,10 +92,19 @@ func TestSameNameSeenBeforeItsPredecessorIsGone(t *testing.T) {
 	p := object(relation.Pod, "n", "p", "pod")
 	p.Node = "a"
 	x.Upsert(p)
+	x.Upsert(object(relation.Service, "n", "s", "old-service"))
+	x.Upsert(relation.Object{Kind: relation.EndpointSlice, Namespace: "n", UID: "slice", Service: "s", Endpoints: []string{"pod"}})
 	x.Upsert(object(relation.Namespace, "", "n", "new"))
-	x.Delete(relation.Namespace, "old")
-	if x.Lookup("a", "new") == nil || x.Lookup("a", "old") != nil {
-		t.Error("the new namespace does not stand for the name")
+	x.Upsert(object(relation.Service, "n", "s", "new-service"))
+	for _, gone := range []bool{false, true} {
+		if x.Lookup("a", "new") == nil || x.Lookup("a", "old") != nil {
+			t.Errorf("the new namespace does not stand for the name (old one gone: %v)", gone)
+		}
+		if x.Lookup("a", "new-service") == nil || x.Lookup("a", "old-service") != nil {
+			t.Errorf("the new service does not stand for the name (old one gone: %v)", gone)
+		}
+		x.Delete(relation.Namespace, "old")
+		x.Delete(relation.Service, "old-service")
 	}
 }
 

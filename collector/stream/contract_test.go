@@ -207,17 +207,22 @@ func TestNodeThatAppearsLater(t *testing.T) {
 	sub.expect(t, "Create Pod p")
 }
 
-// TestUnnamedSubscriber: an unset variable in the plugin's configuration gives
-// an open and silent stream, a log line and a count.
+// TestUnnamedSubscriber: an unset variable in the plugin's configuration, or a
+// name that no node can have, gives an open and silent stream, a log line and a
+// count.
 func TestUnnamedSubscriber(t *testing.T) {
-	s := serve(t, stream.Options{}, nil)
-	s.hub.Apply(pod("", "unbound"))
-	sub := s.watch(t, "", pluginKinds()...)
-	eventually(t, "counted", func() bool { return s.metric(t, "metawire_stream_unnamed_subscribers_total") == 1 })
-	eventually(t, "logged", func() bool { return s.logs.contain("nodeName") })
-	s.drain()
-	if events, code := sub.ending(); len(events) > 0 || code != codes.Aborted {
-		t.Errorf("received %v and %s, want silence until the drain", events, code)
+	for name, node := range map[string]string{"empty": "", "too long": strings.Repeat("n", 254)} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, stream.Options{}, nil)
+			s.hub.Apply(pod(node, "p"))
+			sub := s.watch(t, node, pluginKinds()...)
+			eventually(t, "counted", func() bool { return s.metric(t, "metawire_stream_unnamed_subscribers_total") == 1 })
+			eventually(t, "logged", func() bool { return s.logs.contain("nodeName") })
+			s.drain()
+			if events, code := sub.ending(); len(events) > 0 || code != codes.Aborted {
+				t.Errorf("received %v and %s, want silence until the drain", events, code)
+			}
+		})
 	}
 }
 

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	helmrelease "helm.sh/helm/v3/pkg/release"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/metawire/metawire/tests/e2e/release"
+)
+
+const (
+	releaseName   = "metawire"
+	namespace     = "metawire"
+	collectorName = "metawire-collector"
+	streamPort    = "45000"
+	// demoLabel is on the release and the namespaces that the demo has made.
+	demoLabel = "metawire-demo"
+)
+
+func (d *demo) release(s *site) (*release.Release, error) {
+	return release.New(s.kubeconfig, filepath.Join("bin", "home", "kube"), namespace, releaseName)
+}
+
+// helm installs the chart, or upgrades the demo's own release. The SDK is used,
+// since to compile the helm command takes minutes; what is printed is the
+// command that does the same. A zero image is the chart's.
+func (d *demo) helm(ctx context.Context, s *site, image release.Image, policy string) error {
+	r, err := d.release(s)
+	if err != nil {
+		return err
+	}
+	current, err := r.Current()
+	if err != nil {
+		return err
+	}
+	if current != nil && current.Labels[demoLabel] == "" {
+		return fmt.Errorf("there is a release %s in namespace %s that the demo has not made: it leaves it alone", releaseName, namespace)
+	}
+	if current != nil && current.Info.Status != helmrelease.StatusDeployed { // interrupted
+		if err := r.Uninstall(patience); err != nil {
+			return err
+		}
+		current = nil
+	}
+	values, set := map[string]any{}, ""
+	if image.Repository != "" {
+		values["image"] = image.Values(policy)
+		set = fmt.Sprintf(" \\\n      --set image.repository=%s,image.tag=%s,image.pullPolicy=%s", image.Repository, image.Tag, policy)
+	}
+	if id := image.ID[:min(len(image.ID), 12)]; id != "" {
+		// Another image under the same tag must make other pods.
+		values["collector"] = map[string]any{"podAnnotations": map[string]any{"image": id}}
+		set += " \\\n      --set-string collector.podAnnotations.image=" + id
+	}
+	command := "install " + releaseName + " charts/metawire -n " + namespace + " --create-namespace --wait"
+	if current != nil {
+		command = "upgrade " + releaseName + " charts/metawire -n " + namespace + " --wait"
+	}
+	err = d.screen.step("$ helm "+command+set, func() error {
+		if current != nil {
+			_, err := r.Upgrade(ctx, values, patience)
+			return err
+		}
+		if err := ensureNamespace(ctx, s.api, namespace); err != nil {
+			return err
+		}
+		_, err := r.Install(ctx, values, map[string]string{demoLabel: "true"}, patience)
+		return err
+	})
+	if err != nil {
+		return errors.Join(err, d.explain(ctx, s, namespace))
+	}
+	return nil
+}
+
+// ensureNamespace creates a namespace with the demo's label. One that is there
+// keeps its labels.
+func ensureNamespace(ctx context.Context, api kubernetes.Interface, name string) error {
+	_, err := api.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{demoLabel: "true"}},
+	}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// explain returns why the pods of a namespace do not run, as far as they say.
+func (d *demo) explain(ctx context.Context, s *site, namespace string) error {
+	pods, err := s.api.CoreV1().Pods(namespace).List(context.WithoutCancel(ctx), metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("look for the reason: %w", err)
+	}
+	var reasons []error
+	for _, p := range pods.Items {
+		why := []string{string(p.Status.Phase), p.Status.Message}
+		for _, c := range p.Status.ContainerStatuses {
+			if w := c.State.Waiting; w != nil {
+				why = append(why, w.Reason, w.Message)
+			}
+			if t := c.LastTerminationState.Terminated; t != nil {
+				why = append(why, fmt.Sprintf("ended with %d", t.ExitCode))
+			}
+		}
+		reasons = append(reasons, fmt.Errorf("pod %s/%s: %s", namespace, p.Name, strings.Join(why, " ")))
+	}
+	return errors.Join(reasons...)
+}

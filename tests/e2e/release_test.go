@@ -1,0 +1,309 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/metawire/metawire/charts"
+)
+
+// TestRelease takes one release through its life. The parts build on each
+// other.
+func TestRelease(t *testing.T) {
+	w := newWorld(t)
+	part := func(name string, test func(*testing.T)) bool {
+		return t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() {
+				if t.Failed() {
+					w.dump(context.WithoutCancel(t.Context()), t.Output())
+				}
+			})
+			test(t)
+		})
+	}
+	if !part("install", func(t *testing.T) { testInstall(t, w) }) {
+		return
+	}
+	part("pod security", func(t *testing.T) { testPodSecurity(t, w) })
+	part("permissions", func(t *testing.T) { testPermissions(t, w) })
+	part("helm test", func(t *testing.T) { testHelmTest(t, w) })
+	w.createWorkload(t, 2)
+	f := w.subscribe(t, w.service(t), subscribers)
+	part("a node's metadata", func(t *testing.T) { testMetadata(t, w, f) })
+	part("a replica is drained", func(t *testing.T) { testDrained(t, w, f) })
+	part("a replica is killed", func(t *testing.T) { testKilled(t, w, f) })
+	part("rolling restart", func(t *testing.T) { testRollingRestart(t, w, f) })
+	part("edited configuration", func(t *testing.T) { testEditedConfiguration(t, w, f) })
+	f.stop()
+	for _, p := range f.plugins {
+		for _, v := range p.Faults() {
+			t.Error("the contract is broken:", v)
+		}
+	}
+	part("uninstall", func(t *testing.T) { testUninstall(t, w) })
+}
+
+// testInstall: a bare install into a namespace that admits restricted pods only.
+func testInstall(t *testing.T, w *world) {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: namespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
+	}}
+	if _, err := w.api.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	installed, err := w.helm.Install(t.Context(), map[string]any{"image": w.image.Values("Never")}, nil, started)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"helm test -n metawire metawire", "metawire-collector.metawire.svc:45000"} {
+		if !strings.Contains(installed.Info.Notes, want) {
+			t.Errorf("the notes lack %q:\n%s", want, installed.Info.Notes)
+		}
+	}
+	d, err := w.api.AppsV1().Deployments(namespace).Get(t.Context(), collector, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Status.ReadyReplicas != 2 || *d.Spec.Replicas != 2 {
+		t.Errorf("want two ready replicas: %+v", d.Status)
+	}
+	for _, p := range w.mustCollectors(t) {
+		if n := p.Status.ContainerStatuses[0].RestartCount; n != 0 {
+			t.Errorf("pod %s: %d restarts", p.Name, n)
+		}
+	}
+}
+
+// testPodSecurity looks at the processes themselves.
+func testPodSecurity(t *testing.T, w *world) {
+	for _, p := range w.mustCollectors(t) {
+		proc := processOf(t, p)
+		status, err := os.ReadFile(filepath.Join(proc, "status"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{`Uid:(\s65532){4}\n`, `Gid:(\s65532){4}\n`, `CapEff:\s0{16}\n`, `NoNewPrivs:\s1\n`, `Seccomp:\s2\n`} {
+			if !regexp.MustCompile(want).Match(status) {
+				t.Errorf("pod %s: its process lacks %s:\n%s", p.Name, want, status)
+			}
+		}
+		mounts, err := os.ReadFile(filepath.Join(proc, "mountinfo"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !regexp.MustCompile(`(?m)^\d+ \d+ \S+ / / ro[, ]`).Match(mounts) {
+			t.Errorf("pod %s: its root file system is not read-only:\n%s", p.Name, mounts)
+		}
+	}
+}
+
+// processOf returns the directory in /proc of a collector's process, which is
+// found by the pod's UID in its cgroup.
+func processOf(t *testing.T, p corev1.Pod) string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		cgroup, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(cgroup, []byte("pod"+p.UID)) {
+			continue // it may have ended meanwhile
+		}
+		name, err := os.ReadFile(filepath.Join(filepath.Dir(file), "comm"))
+		if err == nil && strings.TrimSpace(string(name)) == "collector" {
+			return filepath.Dir(file)
+		}
+	}
+	t.Fatalf("pod %s: no process of its own", p.Name)
+	return ""
+}
+
+// testPermissions: the collector has all that it asks for, and nothing else.
+func testPermissions(t *testing.T, w *world) {
+	for _, p := range w.mustCollectors(t) {
+		if ready, err := get(t.Context(), p, 8081, "/readyz"); err != nil || ready != "ok\n" {
+			t.Errorf("pod %s: want no kind missing, got %q, %v", p.Name, ready, err)
+		}
+	}
+	token, err := w.api.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), collector, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := rest.AnonymousClientConfig(w.config)
+	config.BearerToken = token.Status.Token
+	api, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("list Secrets: want forbidden, got %v", err)
+	}
+	review, err := api.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(), &authorizationv1.SelfSubjectRulesReview{
+		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for _, r := range review.Status.ResourceRules {
+		for _, group := range r.APIGroups {
+			if group == "authorization.k8s.io" || group == "authentication.k8s.io" {
+				continue // everybody's: to ask who one is and what one may
+			}
+			for _, resource := range r.Resources {
+				for _, verb := range r.Verbs {
+					got = append(got, verb+" "+charts.ResourceType{Group: group, Resource: resource}.Name())
+				}
+			}
+		}
+	}
+	types, err := charts.ResourceTypes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rt := range types {
+		if rt.Streamed {
+			want = append(want, "list "+rt.Name(), "watch "+rt.Name())
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what the collector may do:\n%s", diff)
+	}
+}
+
+func testHelmTest(t *testing.T, w *world) {
+	var log bytes.Buffer
+	if err := w.helm.Test(&log, started); err != nil {
+		t.Errorf("%v\n%s", err, log.String())
+	}
+	if !strings.Contains(log.String(), "PASS: received") {
+		t.Errorf("the log does not say what arrived:\n%s", log.String())
+	}
+}
+
+// testEditedConfiguration: a user's edit of the ConfigMap arrives, by a clean
+// end of the container. Each replica chooses when, within two minutes; to wait
+// for the first shows it.
+func testEditedConfiguration(t *testing.T, w *world, f *fleet) {
+	maps := w.api.CoreV1().ConfigMaps(namespace)
+	m, err := maps.Get(t.Context(), collector, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Data["collector.yaml"] = strings.Replace(m.Data["collector.yaml"], "\nstream:\n", "\nstream:\n  pacing: {burst: 500, rate: 1000}\n", 1)
+	if _, err := maps.Update(t.Context(), m, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	marks := f.mark()
+	var restarted corev1.Pod
+	took := eventually(t, reconfigured, func(ctx context.Context) error {
+		pods, err := w.collectors(ctx)
+		if err != nil {
+			return err
+		}
+		for _, p := range pods {
+			if s := p.Status.ContainerStatuses[0]; s.LastTerminationState.Terminated != nil && s.Ready {
+				restarted = p
+				return nil
+			}
+		}
+		return errors.New("no container has ended and is ready again")
+	})
+	t.Logf("pod %s has restarted after %.1f s", restarted.Name, took.Seconds())
+	if code := restarted.Status.ContainerStatuses[0].LastTerminationState.Terminated.ExitCode; code != 0 {
+		t.Errorf("pod %s: its container ended with %d", restarted.Name, code)
+	}
+	if log, err := w.log(t.Context(), restarted, true); err != nil || !strings.Contains(log, "the configuration file has changed") {
+		t.Errorf("pod %s does not say why it ended: %v\n%s", restarted.Name, err, log)
+	}
+	f.check(t, w, marks)
+}
+
+// testUninstall: nothing of the release stays but the pod of helm test, which
+// Helm leaves to whoever wants to read its log.
+func testUninstall(t *testing.T, w *world) {
+	installed, err := w.helm.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.helm.Uninstall(started); err != nil {
+		t.Fatal(err)
+	}
+	if current, err := w.helm.Current(); err != nil || current != nil {
+		t.Errorf("want no release, got %v, %v", current, err)
+	}
+	for _, object := range regexp.MustCompile(`(?m)^kind: (\w+)$`).FindAllStringSubmatch(installed.Manifest, -1) {
+		if err := w.noneOf(t.Context(), object[1]); err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, started, func(ctx context.Context) error {
+		pods, err := w.pods(ctx, namespace, "app.kubernetes.io/component=collector")
+		if err != nil || len(pods) > 0 {
+			return fmt.Errorf("%d pods of the collector, error %w", len(pods), errors.Join(err, errNot))
+		}
+		return nil
+	})
+}
+
+// noneOf returns an error if there are objects of the kind that carry the
+// release's label.
+func (w *world) noneOf(ctx context.Context, kind string) error {
+	path, ok := map[string]string{
+		"ServiceAccount":      "/api/v1/namespaces/metawire/serviceaccounts",
+		"ConfigMap":           "/api/v1/namespaces/metawire/configmaps",
+		"Service":             "/api/v1/namespaces/metawire/services",
+		"Deployment":          "/apis/apps/v1/namespaces/metawire/deployments",
+		"PodDisruptionBudget": "/apis/policy/v1/namespaces/metawire/poddisruptionbudgets",
+		"ClusterRole":         "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+		"ClusterRoleBinding":  "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+	}[kind]
+	if !ok {
+		return fmt.Errorf("the test does not know where objects of kind %s are", kind)
+	}
+	var list metav1.PartialObjectMetadataList
+	answer, err := w.api.CoreV1().RESTClient().Get().AbsPath(path).
+		Param("labelSelector", "app.kubernetes.io/instance=metawire").DoRaw(ctx)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(answer, &list); err != nil {
+		return err
+	}
+	for _, o := range list.Items {
+		return fmt.Errorf("%s %s is still there", kind, o.Name)
+	}
+	return nil
+}
+
+// service returns the address of the stream's Service: the host is routed to it.
+func (w *world) service(t *testing.T) string {
+	t.Helper()
+	s, err := w.api.CoreV1().Services(namespace).Get(t.Context(), collector, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort(s.Spec.ClusterIP, "45000")
+}

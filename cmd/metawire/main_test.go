@@ -120,7 +120,7 @@ func object(kind relation.Kind, uid, name string) relation.Object {
 	if kind == relation.Namespace {
 		o.Namespace = ""
 	}
-	o.Body = metadata.Encode(string(kind), metadata.Meta{Name: name, Namespace: o.Namespace, UID: uid}, nil)
+	o.Event = metadata.Encode(string(kind), metadata.Meta{Name: name, Namespace: o.Namespace, UID: uid}, nil)
 	return o
 }
 
@@ -128,7 +128,7 @@ func object(kind relation.Kind, uid, name string) relation.Object {
 func pod(uid, name, ip string) relation.Object {
 	o := object(relation.Pod, uid, name)
 	o.Node = "worker-1"
-	o.Body = metadata.Encode(string(relation.Pod), metadata.Meta{Name: name, Namespace: "shop", UID: uid}, &metadata.Status{PodIP: ip})
+	o.Event = metadata.Encode(string(relation.Pod), metadata.Meta{Name: name, Namespace: "shop", UID: uid}, &metadata.Status{PodIP: ip})
 	return o
 }
 

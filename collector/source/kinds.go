@@ -144,8 +144,8 @@ func sliceDecoder() *decoder {
 	}
 }
 
-// stripped keeps of metadata what trimMeta reads, and the resourceVersion:
-// without it a reflector stops seeing updates.
+// stripped keeps of metadata what trimMeta reads, and the resourceVersion, by
+// which a reflector goes on.
 func stripped(m *metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		UID:             m.UID,

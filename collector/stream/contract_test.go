@@ -42,11 +42,19 @@ type rawCodec struct{}
 func (rawCodec) Name() string { return "proto" }
 
 func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
-	return mem.BufferSlice{mem.SliceBuffer(v.([]byte))}, nil
+	b, ok := v.([]byte)
+	if !ok {
+		return nil, fmt.Errorf("marshal %T: want bytes", v)
+	}
+	return mem.BufferSlice{mem.SliceBuffer(b)}, nil
 }
 
 func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	*v.(*[]byte) = data.Materialize()
+	b, ok := v.(*[]byte)
+	if !ok {
+		return fmt.Errorf("unmarshal into %T: want bytes", v)
+	}
+	*b = data.Materialize()
 	return nil
 }
 

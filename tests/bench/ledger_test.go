@@ -89,6 +89,7 @@ func TestParseRefusesWhatCannotBeMeasured(t *testing.T) {
 		{"--growth 250,1000", "three"},
 		{"--growth 1000,250,5000", "ascend"},
 		{"--rate 0", "--rate"},
+		{"--stuck-rate 300", "--stuck-rate"},
 		{"--pods-per-node 251", "250"},
 		{"nodes", "nodes"},
 	} {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -39,7 +40,9 @@ func startProcess(log, out io.Writer, binary string, args ...string) (*process, 
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			p.err = cmd.Wait()
+			if p.err = cmd.Wait(); p.err == nil {
+				p.err = errors.New("exit status 0")
+			}
 			close(p.done)
 		}
 	}()
@@ -86,7 +89,7 @@ func (p *process) explain(err error) error {
 	select {
 	case <-p.done:
 		if err != nil {
-			return fmt.Errorf("%w; %s ended: %v", err, p.name, p.err)
+			return fmt.Errorf("%w; %s ended: %w", err, p.name, p.err)
 		}
 	default:
 	}

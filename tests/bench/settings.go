@@ -40,7 +40,7 @@ func parse(args []string) (s settings, err error) {
 	flags.DurationVar(&s.idle, "idle", 10*time.Second, "how long what an idle process uses is measured")
 	flags.DurationVar(&s.load, "load", 30*time.Second, "how long changes are measured")
 	flags.DurationVar(&s.stuckFor, "stuck", time.Minute, "how long a subscriber does not read, and how long it does for comparison; 0 leaves it out")
-	flags.Float64Var(&s.stuckRate, "stuck-rate", 50, "changes a second of the stuck subscriber's node")
+	flags.Float64Var(&s.stuckRate, "stuck-rate", 50, "changes a second, out of --rate, of the stuck subscriber's node")
 	growth := flags.String("growth", "250,1000,5000", "three or more numbers of nodes and subscribers for the growth, ascending; empty leaves it out")
 	flags.IntVar(&s.growthPods, "growth-pods-per-node", 6, "pods a node for the growth")
 	flags.DurationVar(&s.growthLoad, "growth-load", 20*time.Second, "how long changes are measured at each size")
@@ -97,6 +97,9 @@ func (s settings) validate() (err error) {
 		if v <= 0 {
 			err = errors.Join(err, fmt.Errorf("--%s: must be more than 0", name))
 		}
+	}
+	if s.stuckRate >= s.rate {
+		err = errors.Join(err, fmt.Errorf("--stuck-rate %v: must be less than --rate %v", s.stuckRate, s.rate))
 	}
 	if s.pods > 250 || s.growthPods > 250 {
 		err = errors.Join(err, errors.New("pods a node: at most 250, for their addresses"))

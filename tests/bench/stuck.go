@@ -81,7 +81,8 @@ func (b *bench) stuckPhases(ctx context.Context, l *listeners, s *stuckSubscribe
 			return a
 		}
 		var book *ledger
-		if book, err = b.stage.measure(ctx, l, others, b.rate, d); err != nil {
+		// All changes together come at the rate at which none is stuck.
+		if book, err = b.stage.measure(ctx, l, others, b.rate-b.stuckRate, d); err != nil {
 			err = fmt.Errorf("measure while one subscriber %s: %w", what, err)
 			return a
 		}

@@ -196,15 +196,15 @@ func describe(before, e *metadata.Event) string {
 	case e.GetReason() == metadata.Delete && e.GetKind() == "Pod":
 		return "deleted"
 	case e.GetReason() == metadata.Delete:
-		return "has left the node"
+		return "leaves the node"
 	case e.GetReason() == metadata.Create || before == nil:
 		return "created"
 	case before.GetStatus() != e.GetStatus():
-		return "has an address"
+		return "gets its address"
 	case services(before) < services(e):
-		return "is behind its Service"
+		return "joins its Service"
 	case services(before) > services(e):
-		return "is behind it no more"
+		return "leaves its Service"
 	}
 	return "relabelled"
 }

@@ -121,7 +121,9 @@ func (d *demo) show(ctx context.Context, s *site, w workload, addr string) error
 		err = errors.Join(err, <-shown)
 	case err = <-shown: // too early
 		end()
-		<-played
+		if stopped := <-played; !errors.Is(stopped, context.Canceled) {
+			err = errors.Join(err, stopped)
+		}
 	}
 	stop()
 	if err = errors.Join(err, <-recorded); err != nil {

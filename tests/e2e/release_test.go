@@ -74,7 +74,7 @@ func testInstall(t *testing.T, w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"helm test -n metawire metawire", "metawire-collector.metawire.svc:45000"} {
+	for _, want := range []string{"helm test -n " + namespace + " metawire", "metawire-collector.metawire.svc:45000"} {
 		if !strings.Contains(installed.Info.Notes, want) {
 			t.Errorf("the notes lack %q:\n%s", want, installed.Info.Notes)
 		}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -84,11 +85,7 @@ func (c *Client) Stop() {
 func (c *Client) Table() map[string]*metadata.Event {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	table := make(map[string]*metadata.Event, len(c.table))
-	for uid, e := range c.table {
-		table[uid] = e
-	}
-	return table
+	return maps.Clone(c.table)
 }
 
 // Events returns how many events came so far.

@@ -129,7 +129,10 @@ func (c *Collector) listen(ctx context.Context) (*listeners, error) {
 		{"metrics.address", c.cfg.Metrics.Address, &l.metrics},
 		{"stream.address", c.cfg.Stream.Address, &l.stream},
 	} {
-		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", a.address)
+		// No keepalive of TCP's own: with the user timeout that gRPC sets, one
+		// lost probe resets the connection, which Falco's plugin sees as
+		// UNAVAILABLE. gRPC's pings find dead peers.
+		ln, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", a.address)
 		if err != nil {
 			for _, o := range open {
 				_ = o.Close()

@@ -1,7 +1,6 @@
 package fanout
 
 import (
-	"hash/maphash"
 	"slices"
 	"time"
 
@@ -140,7 +139,7 @@ func (s *Subscriber) decide(it *item) (m Message, ok bool) {
 	}
 	// What is compared is what was said, not a version: an object may change
 	// and change back before it is sent. A collision hides one change in 2^64.
-	sum := maphash.Bytes(s.hub.seed, event)
+	sum := it.entity.Sum(s.hub.seed)
 	m.Reason, m.Event = metadata.Create, event
 	if it.sent {
 		if it.sum == sum {

@@ -9,7 +9,11 @@
 // its old name is another object.
 package relation
 
-import "github.com/metawire/metawire/collector/metadata"
+import (
+	"hash/maphash"
+
+	"github.com/metawire/metawire/collector/metadata"
+)
 
 // Kind is an object's kind as Kubernetes writes it.
 type Kind string
@@ -76,6 +80,7 @@ type Entity struct {
 	uid    string
 	event  []byte // as encoded by the source, for pods extended by refs on demand
 	plain  int    // the length of event without refs
+	sum    uint64 // of event with refs; 0 until asked for
 	pod    *pod   // of one of the two it is the entity
 	object *object
 }
@@ -97,12 +102,23 @@ func (e *Entity) Event() (event []byte, made bool) {
 	return e.event, true
 }
 
+// Sum returns a hash of the event, made once per version: two events with one
+// sum say the same, but for a chance of one in 2^64. The seed must always be the
+// same.
+func (e *Entity) Sum(seed maphash.Seed) uint64 {
+	if e.sum == 0 {
+		event, _ := e.Event()
+		e.sum = maphash.Bytes(seed, event)
+	}
+	return e.sum
+}
+
 // setPlain replaces the event but for refs.
 func (e *Entity) setPlain(event []byte) {
-	e.event, e.plain = event, len(event)
+	e.event, e.plain, e.sum = event, len(event), 0
 }
 
 // dropRefs forgets the encoded references: they have changed.
 func (e *Entity) dropRefs() {
-	e.event = e.event[:e.plain:e.plain]
+	e.event, e.sum = e.event[:e.plain:e.plain], 0
 }

@@ -12,15 +12,10 @@ import (
 
 // Metrics are the stream server's.
 type Metrics struct {
-	events  map[eventKey]prometheus.Counter
+	events  map[string]map[relation.Kind]prometheus.Counter // by reason
 	endings *prometheus.CounterVec
 	latency prometheus.Histogram
 	unnamed prometheus.Counter
-}
-
-type eventKey struct {
-	kind   relation.Kind
-	reason string
 }
 
 // NewMetrics registers the stream server's metrics.
@@ -30,7 +25,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Help: "Events sent, by the object's kind and the reason: Create, Update, Delete.",
 	}, []string{"kind", "reason"})
 	m := &Metrics{
-		events: map[eventKey]prometheus.Counter{},
+		events: map[string]map[relation.Kind]prometheus.Counter{},
 		endings: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "metawire_stream_endings_total",
 			Help: "Streams that ended, by reason: client_gone, send_failed, drained, max_age.",
@@ -46,9 +41,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}),
 	}
 	r.MustRegister(events, m.endings, m.latency, m.unnamed)
-	for _, k := range relation.Kinds() {
-		for _, reason := range []string{metadata.Create, metadata.Update, metadata.Delete} {
-			m.events[eventKey{k, reason}] = events.WithLabelValues(string(k), reason)
+	for _, reason := range []string{metadata.Create, metadata.Update, metadata.Delete} {
+		m.events[reason] = map[relation.Kind]prometheus.Counter{}
+		for _, k := range relation.Kinds() {
+			m.events[reason][k] = events.WithLabelValues(string(k), reason)
 		}
 	}
 	for _, reason := range []string{endGone, endSend, endDrained, endMaxAge} {
@@ -57,10 +53,17 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// sent counts a message that was handed to gRPC.
-func (m *Metrics) sent(msg *fanout.Message) {
-	m.events[eventKey{msg.Kind, msg.Reason}].Inc()
-	if !msg.Since.IsZero() {
-		m.latency.Observe(time.Since(msg.Since).Seconds())
+// sent counts messages that were handed to gRPC. A first view is counted in
+// runs of one kind: counters are shared by all streams.
+func (m *Metrics) sent(msgs []fanout.Message) {
+	for i := 0; i < len(msgs); {
+		first, n := &msgs[i], 0
+		for ; i < len(msgs) && msgs[i].Kind == first.Kind && msgs[i].Reason == first.Reason; i++ {
+			n++
+			if !msgs[i].Since.IsZero() {
+				m.latency.Observe(time.Since(msgs[i].Since).Seconds())
+			}
+		}
+		m.events[first.Reason][first.Kind].Add(float64(n))
 	}
 }

@@ -138,9 +138,9 @@ func (p *pacer) send(stream grpc.ServerStreamingServer[metadata.Event], msgs []f
 		if err := stream.SendMsg(&p.frame); err != nil {
 			return err
 		}
-		m.sent(&msgs[i])
-		msgs[i] = fanout.Message{} // an event must not outlive its object here
 	}
+	m.sent(msgs)
+	clear(msgs) // an event must not outlive its object here
 	return nil
 }
 

@@ -9,6 +9,9 @@ import (
 	"github.com/metawire/metawire/tests/cluster"
 )
 
+// name is not the default: a cluster of that name may be running here.
+const name = "cmdtest"
+
 // TestMain lets up start this binary as its supervisor.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "hold" {
@@ -22,7 +25,7 @@ func TestUpTwiceAndDown(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	try := func(want string, args ...string) {
 		t.Helper()
-		err := run(t.Context(), t.Output(), append(args, "-dir", dir))
+		err := run(t.Context(), t.Output(), append(args, "-dir", dir, "-name", name))
 		if want == "" && err != nil {
 			t.Fatalf("%s: %v", args, err)
 		}
@@ -59,7 +62,7 @@ func TestUpTwiceAndDown(t *testing.T) {
 
 func TestUpReportsWhatFailed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	err := run(t.Context(), t.Output(), []string{"up", "-size=control-plane", "-port=0", "-bin=/nonexistent", "-dir", dir})
+	err := run(t.Context(), t.Output(), []string{"up", "-size=control-plane", "-port=0", "-bin=/nonexistent", "-dir", dir, "-name", name})
 	if err == nil || !strings.Contains(err.Error(), "did not start") {
 		t.Errorf("got %v", err)
 	}
@@ -67,7 +70,7 @@ func TestUpReportsWhatFailed(t *testing.T) {
 	if err != nil || !strings.Contains(string(log), "/nonexistent/etcd") {
 		t.Errorf("the supervisor's log: %q, %v", log, err)
 	}
-	if err := run(t.Context(), t.Output(), []string{"down", "-dir", dir}); err != nil {
+	if err := run(t.Context(), t.Output(), []string{"down", "-dir", dir, "-name", name}); err != nil {
 		t.Error(err)
 	}
 }

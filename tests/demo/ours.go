@@ -79,6 +79,11 @@ func (d *demo) nextLocal(s *site, more ...string) []string {
 		"  make demo-down", "")
 }
 
+// downLocal ends our own cluster, of either size.
+func (d *demo) downLocal(ctx context.Context) error {
+	return errors.Join(d.clusterCommand(ctx, "down"), os.RemoveAll(processDir))
+}
+
 // kubectlDir returns where our own cluster's kubectl is.
 func kubectlDir(state string) (string, error) {
 	content, err := os.ReadFile(filepath.Join(state, "state.json"))
@@ -176,7 +181,7 @@ func (n *node) next(s *site, addr string) []string {
 	)
 }
 
-func (n *node) down(ctx context.Context) error { return n.clusterCommand(ctx, "down") }
+func (n *node) down(ctx context.Context) error { return n.downLocal(ctx) }
 
 // controlPlane is the place without root: our own cluster without nodes, and
 // the collector as a process.
@@ -214,6 +219,4 @@ func (c *controlPlane) next(s *site, addr string) []string {
 	return c.nextLocal(s, "  make demo-down demo   # as root on Linux: with pods that run, from helm install")
 }
 
-func (c *controlPlane) down(ctx context.Context) error {
-	return errors.Join(c.clusterCommand(ctx, "down"), os.RemoveAll(processDir))
-}
+func (c *controlPlane) down(ctx context.Context) error { return c.downLocal(ctx) }

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -214,6 +213,3 @@ func (w *world) log(ctx context.Context, p corev1.Pod, previous bool) (string, e
 	log, err := w.api.CoreV1().Pods(p.Namespace).GetLogs(p.Name, &corev1.PodLogOptions{TailLines: &lines, Previous: previous}).DoRaw(ctx)
 	return string(log), err
 }
-
-// errNot is what a condition returns that says nothing more.
-var errNot = errors.New("not so")

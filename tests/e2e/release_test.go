@@ -96,7 +96,10 @@ func testInstall(t *testing.T, w *world) {
 // testPodSecurity looks at the processes themselves.
 func testPodSecurity(t *testing.T, w *world) {
 	for _, p := range w.mustCollectors(t) {
-		proc := processOf(t, p)
+		proc, err := processOf(p)
+		if err != nil {
+			t.Fatal(err)
+		}
 		status, err := os.ReadFile(filepath.Join(proc, "status"))
 		if err != nil {
 			t.Fatal(err)
@@ -118,11 +121,10 @@ func testPodSecurity(t *testing.T, w *world) {
 
 // processOf returns the directory in /proc of a collector's process, which is
 // found by the pod's UID in its cgroup.
-func processOf(t *testing.T, p corev1.Pod) string {
-	t.Helper()
+func processOf(p corev1.Pod) (string, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	for _, file := range files {
 		cgroup, err := os.ReadFile(file)
@@ -131,11 +133,10 @@ func processOf(t *testing.T, p corev1.Pod) string {
 		}
 		name, err := os.ReadFile(filepath.Join(filepath.Dir(file), "comm"))
 		if err == nil && strings.TrimSpace(string(name)) == "collector" {
-			return filepath.Dir(file)
+			return filepath.Dir(file), nil
 		}
 	}
-	t.Fatalf("pod %s: no process of its own", p.Name)
-	return ""
+	return "", fmt.Errorf("pod %s has no process of its own", p.Name)
 }
 
 // testPermissions: the collector has all that it asks for, and nothing else.
@@ -261,10 +262,10 @@ func testUninstall(t *testing.T, w *world) {
 	}
 	eventually(t, started, func(ctx context.Context) error {
 		pods, err := w.pods(ctx, namespace, "app.kubernetes.io/component=collector")
-		if err != nil || len(pods) > 0 {
-			return fmt.Errorf("%d pods of the collector, error %w", len(pods), errors.Join(err, errNot))
+		if err == nil && len(pods) > 0 {
+			err = fmt.Errorf("%d pods of the collector are still there", len(pods))
 		}
-		return nil
+		return err
 	})
 }
 

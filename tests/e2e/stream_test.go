@@ -70,7 +70,7 @@ func (f *fleet) wrong(ctx context.Context, w *world) error {
 // right waits until every view of the fleet is right.
 func (f *fleet) right(t *testing.T, w *world) {
 	t.Helper()
-	eventually(t, caughtUpIn, func(ctx context.Context) error { return f.wrong(ctx, w) })
+	eventually(t, soon, func(ctx context.Context) error { return f.wrong(ctx, w) })
 }
 
 // mark returns how many streams of each subscriber have ended.
@@ -151,35 +151,54 @@ func (v view) has(pattern string) bool {
 
 // testDrained: a replica is deleted; its subscribers are sent away.
 func testDrained(t *testing.T, w *world, f *fleet) {
-	testLost(t, w, f, codes.Aborted, func(victim corev1.Pod) {
-		if err := w.api.CoreV1().Pods(namespace).Delete(t.Context(), victim.Name, metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
+	testLost(t, w, f, codes.Aborted, func(_ context.Context, victim corev1.Pod) error {
+		return w.api.CoreV1().Pods(namespace).Delete(t.Context(), victim.Name, metav1.DeleteOptions{})
 	})
 }
 
-// testKilled: a replica's process is killed; its subscribers find out.
+// testKilled: a replica's process is killed; its subscribers find out. So is
+// the one that the kubelet starts in its place: it would not know what went
+// meanwhile, and this is about the replica that survives.
 func testKilled(t *testing.T, w *world, f *fleet) {
-	testLost(t, w, f, codes.Unavailable, func(victim corev1.Pod) {
-		pid, err := strconv.Atoi(filepath.Base(processOf(t, victim)))
-		if err != nil {
-			t.Fatal(err)
+	testLost(t, w, f, codes.Unavailable, func(ctx context.Context, victim corev1.Pod) error {
+		if err := kill(victim); err != nil {
+			return err
 		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		go func() {
+			for tick := time.Tick(10 * time.Millisecond); ctx.Err() == nil; <-tick {
+				_ = kill(victim) // most of the time there is none
+			}
+		}()
+		return nil
 	})
+}
+
+// kill ends a collector's process with SIGKILL.
+func kill(p corev1.Pod) error {
+	proc, err := processOf(p)
+	if err != nil {
+		return err
+	}
+	pid, err := strconv.Atoi(filepath.Base(proc))
+	if err != nil {
+		return err
+	}
+	return syscall.Kill(pid, syscall.SIGKILL)
 }
 
 // testLost ends the replica that serves most subscribers while objects change.
 // Those subscribers' streams end with code, and they are right again in time,
 // although an object went while they had none.
-func testLost(t *testing.T, w *world, f *fleet, code codes.Code, end func(corev1.Pod)) {
+func testLost(t *testing.T, w *world, f *fleet, code codes.Code, end func(context.Context, corev1.Pod) error) {
 	f.right(t, w)
 	victim, served := w.busiest(t)
 	marks := f.mark()
 	stop := w.churn(t)
-	end(victim)
+	ending, done := context.WithCancel(t.Context())
+	defer done()
+	if err := end(ending, victim); err != nil {
+		t.Fatal(err)
+	}
 	var lost []int
 	eventually(t, soon, func(context.Context) error {
 		lost = f.lost(marks)
@@ -191,6 +210,7 @@ func testLost(t *testing.T, w *world, f *fleet, code codes.Code, end func(corev1
 	stop()
 	w.deletePodNow(t)
 	f.caughtUp(t, w, lost, marks, code)
+	done()
 	w.rolledOut(t, namespace, collector)
 	f.right(t, w)
 }

@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -164,6 +165,21 @@ func TestSelectors(t *testing.T) {
 	for _, p := range svc.Spec.Ports {
 		if !ports[p.TargetPort.StrVal] {
 			t.Errorf("Service port %s leads to %q, which the collector has not: %v", p.Name, p.TargetPort.StrVal, slices.Sorted(maps.Keys(ports)))
+		}
+	}
+}
+
+// TestOnlyReplicasWait: a container that is back after a crash leaves its
+// subscribers to the others, if there are any.
+func TestOnlyReplicasWait(t *testing.T) {
+	for replicas, waits := range map[int]bool{1: false, 2: true, 3: true} {
+		_, objs := mustRender(t, loadChart(t), fmt.Sprintf("collector: {replicas: %d}", replicas))
+		d, err := find[appsv1.Deployment](objs, "Deployment", "metawire-collector")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if delay := d.Spec.Template.Spec.Containers[0].ReadinessProbe.InitialDelaySeconds; delay > 0 != waits {
+			t.Errorf("%d replicas: ready after %d s at the earliest", replicas, delay)
 		}
 	}
 }

@@ -151,26 +151,16 @@ func (v view) has(pattern string) bool {
 
 // testDrained: a replica is deleted; its subscribers are sent away.
 func testDrained(t *testing.T, w *world, f *fleet) {
-	testLost(t, w, f, codes.Aborted, func(_ context.Context, victim corev1.Pod) error {
+	testLost(t, w, f, codes.Aborted, func(victim corev1.Pod) error {
 		return w.api.CoreV1().Pods(namespace).Delete(t.Context(), victim.Name, metav1.DeleteOptions{})
 	})
 }
 
-// testKilled: a replica's process is killed; its subscribers find out. So is
-// the one that the kubelet starts in its place: it would not know what went
-// meanwhile, and this is about the replica that survives.
+// testKilled: a replica's process is killed; its subscribers find out. The one
+// that the kubelet starts in its place does not know what went meanwhile, so
+// the chart keeps it unready until they are all with the replica that survives.
 func testKilled(t *testing.T, w *world, f *fleet) {
-	testLost(t, w, f, codes.Unavailable, func(ctx context.Context, victim corev1.Pod) error {
-		if err := kill(victim); err != nil {
-			return err
-		}
-		go func() {
-			for tick := time.Tick(10 * time.Millisecond); ctx.Err() == nil; <-tick {
-				_ = kill(victim) // most of the time there is none
-			}
-		}()
-		return nil
-	})
+	testLost(t, w, f, codes.Unavailable, kill)
 }
 
 // kill ends a collector's process with SIGKILL.
@@ -189,14 +179,12 @@ func kill(p corev1.Pod) error {
 // testLost ends the replica that serves most subscribers while objects change.
 // Those subscribers' streams end with code, and they are right again in time,
 // although an object went while they had none.
-func testLost(t *testing.T, w *world, f *fleet, code codes.Code, end func(context.Context, corev1.Pod) error) {
+func testLost(t *testing.T, w *world, f *fleet, code codes.Code, end func(corev1.Pod) error) {
 	f.right(t, w)
 	victim, served := w.busiest(t)
 	marks := f.mark()
 	stop := w.churn(t)
-	ending, done := context.WithCancel(t.Context())
-	defer done()
-	if err := end(ending, victim); err != nil {
+	if err := end(victim); err != nil {
 		t.Fatal(err)
 	}
 	var lost []int
@@ -210,7 +198,6 @@ func testLost(t *testing.T, w *world, f *fleet, code codes.Code, end func(contex
 	stop()
 	w.deletePodNow(t)
 	f.caughtUp(t, w, lost, marks, code)
-	done()
 	w.rolledOut(t, namespace, collector)
 	f.right(t, w)
 }

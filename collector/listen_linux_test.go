@@ -31,7 +31,11 @@ func TestStreamConnectionsHaveNoTCPKeepalive(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
-	raw, err := server.(*net.TCPConn).SyscallConn()
+	connection, ok := server.(*net.TCPConn)
+	if !ok {
+		t.Fatalf("a connection is a %T", server)
+	}
+	raw, err := connection.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -50,29 +48,24 @@ func clients(cfg *rest.Config, kinds []Kind) ([]client, error) {
 		if gv.Group == "" {
 			c.APIPath = "/api"
 		}
-		codecs, err := codecs()
-		if err != nil {
-			return nil, err
-		}
-		c.NegotiatedSerializer = codecs.WithoutConversion()
+		c.NegotiatedSerializer = codecs(k).WithoutConversion()
 		c.ContentType = runtime.ContentTypeProtobuf
 		r, err := rest.RESTClientForConfigAndClient(c, http)
 		if err != nil {
 			return nil, fmt.Errorf("client for %s: %w", k.Resource.Resource, err)
 		}
-		all[i] = wholeClient{r, k}
+		all[i] = slimClient{r, k}
 	}
 	return all, nil
 }
 
-func codecs() (serializer.CodecFactory, error) {
-	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme} {
-		if err := add(s); err != nil {
-			return serializer.CodecFactory{}, fmt.Errorf("build scheme: %w", err)
-		}
-	}
-	return serializer.NewCodecFactory(s), nil
+// codecs decode the kind into its own slim types.
+func codecs(k Kind) serializer.CodecFactory {
+	s, gv := runtime.NewScheme(), k.Resource.GroupVersion()
+	s.AddKnownTypeWithName(gv.WithKind(string(k.Kind)), k.decode.object)
+	s.AddKnownTypeWithName(gv.WithKind(string(k.Kind)+"List"), k.decode.list)
+	metav1.AddToGroupVersion(s, gv)
+	return serializer.NewCodecFactory(s)
 }
 
 // partialClient decodes metadata only.
@@ -93,23 +86,17 @@ func (c partialClient) watch(ctx context.Context, o metav1.ListOptions) (watch.I
 	return c.Watch(ctx, o)
 }
 
-// wholeClient decodes whole objects, as protobuf.
-type wholeClient struct {
+// slimClient decodes what the index needs, from protobuf.
+type slimClient struct {
 	rest *rest.RESTClient
 	kind Kind
 }
 
-func (c wholeClient) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-	l := c.kind.decode.list()
-	err := c.rest.Get().Resource(c.kind.Resource.Resource).VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Into(l)
-	if err != nil {
-		return nil, err
-	}
-	c.kind.decode.strip(l)
-	return l, nil
+func (c slimClient) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	return c.rest.Get().Resource(c.kind.Resource.Resource).VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Get()
 }
 
-func (c wholeClient) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+func (c slimClient) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	o.Watch = true
 	return c.rest.Get().Resource(c.kind.Resource.Resource).VersionedParams(&o, metav1.ParameterCodec).Watch(ctx)
 }

@@ -3,7 +3,6 @@ package source
 import (
 	"unicode/utf8"
 
-	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -24,12 +23,11 @@ type Kind struct {
 	decode *decoder
 }
 
-// decoder says how a kind is decoded as a whole. Every other kind is watched as
-// PartialObjectMetadata.
+// decoder says how a kind of which more than metadata is needed is decoded.
+// Every other kind is watched as PartialObjectMetadata.
 type decoder struct {
-	object  runtime.Object
-	list    func() runtime.Object
-	strip   func(list runtime.Object) // leaves of a page what trim needs
+	object  apiObject
+	list    runtime.Object
 	trimmed func(obj runtime.Object) relation.Object
 }
 
@@ -88,23 +86,12 @@ func trimMeta(kind relation.Kind, m *metav1.ObjectMeta, status *metadata.Status)
 
 func podDecoder() *decoder {
 	return &decoder{
-		object: &corev1.Pod{},
-		list:   func() runtime.Object { return &corev1.PodList{} },
-		strip: func(list runtime.Object) {
-			l, _ := list.(*corev1.PodList)
-			for i := range l.Items {
-				p := &l.Items[i]
-				*p = corev1.Pod{
-					ObjectMeta: stripped(&p.ObjectMeta),
-					Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName},
-					Status:     corev1.PodStatus{PodIP: p.Status.PodIP},
-				}
-			}
-		},
+		object: &slimPod{},
+		list:   &slimList[slimPod, *slimPod]{},
 		trimmed: func(obj runtime.Object) relation.Object {
-			p, _ := obj.(*corev1.Pod)
-			o := trimMeta(relation.Pod, &p.ObjectMeta, &metadata.Status{PodIP: p.Status.PodIP})
-			o.Node = p.Spec.NodeName
+			p, _ := obj.(*slimPod)
+			o := trimMeta(relation.Pod, &p.ObjectMeta, &metadata.Status{PodIP: p.ip})
+			o.Node = p.node
 			return o
 		},
 	}
@@ -112,34 +99,18 @@ func podDecoder() *decoder {
 
 func sliceDecoder() *decoder {
 	return &decoder{
-		object: &discoveryv1.EndpointSlice{},
-		list:   func() runtime.Object { return &discoveryv1.EndpointSliceList{} },
-		strip: func(list runtime.Object) {
-			l, _ := list.(*discoveryv1.EndpointSliceList)
-			for i := range l.Items {
-				s := &l.Items[i]
-				*s = discoveryv1.EndpointSlice{ObjectMeta: stripped(&s.ObjectMeta), Endpoints: s.Endpoints}
-				for j := range s.Endpoints {
-					s.Endpoints[j] = discoveryv1.Endpoint{TargetRef: s.Endpoints[j].TargetRef}
-				}
-			}
-		},
+		object: &slimSlice{},
+		list:   &slimList[slimSlice, *slimSlice]{},
 		trimmed: func(obj runtime.Object) relation.Object {
-			s, _ := obj.(*discoveryv1.EndpointSlice)
-			o := relation.Object{
+			s, _ := obj.(*slimSlice)
+			return relation.Object{
 				Kind:      relation.EndpointSlice,
 				UID:       string(s.UID),
 				Namespace: s.Namespace,
 				Name:      s.Name,
 				Service:   s.Labels[discoveryv1.LabelServiceName],
-				Endpoints: make([]string, 0, len(s.Endpoints)),
+				Endpoints: s.targets,
 			}
-			for i := range s.Endpoints {
-				if r := s.Endpoints[i].TargetRef; r != nil && r.Kind == string(relation.Pod) && r.UID != "" {
-					o.Endpoints = append(o.Endpoints, string(r.UID))
-				}
-			}
-			return o
 		},
 	}
 }

@@ -239,6 +239,9 @@ func (w *watched) object(obj any) (*relation.Object, error) {
 		return obj, nil
 	case apiObject:
 		o := w.trim(obj)
+		if o.UID == "" {
+			return nil, fmt.Errorf("watch %s: an object without UID: was it not sent as protobuf?", w.Resource.Resource)
+		}
 		return &o, nil
 	default:
 		return nil, fmt.Errorf("watch %s: unexpected %T", w.Resource.Resource, obj)

@@ -1,9 +1,11 @@
 package source_test
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +19,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
 	"github.com/metawire/metawire/collector/relation"
@@ -71,6 +77,7 @@ func (s *sink) get(k relation.Kind, uid string) (o relation.Object, ok bool) {
 // apiServer is an API server that does not stream lists, as some do not. Every
 // resource is empty but for what is in lists; those in missing are not served.
 type apiServer struct {
+	t       testing.TB          // set by run
 	lists   map[string][]string // by resource: objects of a page each, as JSON
 	missing []string
 	// watches are, by resource, the events of one watch after the other; each
@@ -128,16 +135,52 @@ func (a *apiServer) list(w http.ResponseWriter, r *http.Request, resource, token
 			next = fmt.Sprint(page + 1)
 		}
 	}
-	fmt.Fprintf(w, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"5","continue":%q},"items":[%s]}`, kind, version, next, items)
+	body := fmt.Sprintf(`{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"5","continue":%q},"items":[%s]}`, kind, version, next, items)
+	if whole(resource) {
+		w.Header().Set("Content-Type", runtime.ContentTypeProtobuf)
+		_, _ = w.Write(asProtobuf(a.t, body))
+		return
+	}
+	_, _ = io.WriteString(w, body)
+}
+
+// whole tells the resources that are asked for as whole objects, and answered
+// in protobuf.
+func whole(resource string) bool { return resource == "pods" || resource == "endpointslices" }
+
+// asProtobuf encodes an object given as JSON as an API server does.
+func asProtobuf(t testing.TB, text string) []byte {
+	var b bytes.Buffer
+	object, _, err := scheme.Codecs.UniversalDeserializer().Decode([]byte(text), nil, nil)
+	if err == nil {
+		err = protobuf.NewSerializer(scheme.Scheme, scheme.Scheme).Encode(object, &b)
+	}
+	if err != nil {
+		t.Errorf("encode %s: %v", text, err)
+	}
+	return b.Bytes()
+}
+
+// event is one event of a watch of whole objects, as a frame of protobuf.
+func event(t testing.TB, kind, object string) string {
+	e := metav1.WatchEvent{Type: kind, Object: runtime.RawExtension{Raw: asProtobuf(t, object)}}
+	b, err := e.Marshal()
+	if err != nil {
+		t.Error(err)
+	}
+	return string(binary.BigEndian.AppendUint32(nil, uint32(len(b)))) + string(b)
 }
 
 // watch answers with the events of the nth watch.
 func (a *apiServer) watch(w http.ResponseWriter, r *http.Request, resource string, n int) {
+	if whole(resource) {
+		w.Header().Set("Content-Type", runtime.ContentTypeProtobuf+";stream=watch")
+	}
 	w.WriteHeader(http.StatusOK)
 	watches := a.watches[resource]
 	if n < len(watches) {
 		for _, e := range watches[n] {
-			fmt.Fprintln(w, e)
+			_, _ = io.WriteString(w, e)
 		}
 	}
 	_ = http.NewResponseController(w).Flush()
@@ -163,7 +206,7 @@ func (a *apiServer) asked(resource string, f func(*http.Request) string) (all []
 // run runs a source on the API server until the end of the test.
 func run(t *testing.T, a *apiServer) (*source.Source, *sink, *prometheus.Registry) {
 	t.Helper()
-	a.opened = map[string]int{}
+	a.t, a.opened = t, map[string]int{}
 	server := httptest.NewServer(a)
 	registry, to := prometheus.NewRegistry(), &sink{}
 	cfg := &rest.Config{Host: server.URL}
@@ -240,18 +283,11 @@ func TestTrims(t *testing.T) {
 // the last event, so the version must survive the trimming. Lost, the updates
 // would silently end some day.
 func TestGoesOnWhereItWas(t *testing.T) {
-	event := func(kind, object string) string {
-		b, err := json.Marshal(map[string]any{"type": kind, "object": json.RawMessage(object)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
 	a := &apiServer{
 		lists: map[string][]string{"pods": {podJSON("p1", "3"), podJSON("p2", "4")}},
 		watches: map[string][][]string{"pods": {
-			{event("ADDED", podJSON("p3", "6"))},
-			{event("MODIFIED", podJSON("p3", "7")), event("DELETED", podJSON("p1", "8"))},
+			{event(t, "ADDED", podJSON("p3", "6"))},
+			{event(t, "MODIFIED", podJSON("p3", "7")), event(t, "DELETED", podJSON("p1", "8"))},
 			nil,
 		}},
 	}

@@ -169,3 +169,17 @@ func FuzzSlimPod(f *testing.F) {
 		}
 	})
 }
+
+// TestOwnerThatIsNoTextIsDropped: the API server accepts any bytes there, and a
+// subscriber would refuse the event, again and again.
+func TestOwnerThatIsNoTextIsDropped(t *testing.T) {
+	for name, owner := range map[string]metav1.OwnerReference{
+		"kind": {Kind: "X\xff", UID: "u", Controller: ptr.To(true)},
+		"UID":  {Kind: "ReplicaSet", UID: "\xff", Controller: ptr.To(true)},
+	} {
+		o := trimMeta(relation.Pod, &metav1.ObjectMeta{UID: "p", OwnerReferences: []metav1.OwnerReference{owner}}, nil)
+		if o.Owner != (relation.Owner{}) {
+			t.Errorf("%s: owner %q is believed", name, o.Owner)
+		}
+	}
+}

@@ -3,16 +3,11 @@
 package config
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"os"
-	"regexp"
-	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/metawire/metawire/internal/strict"
 )
 
 // The apiVersion and kind that a configuration file must carry.
@@ -81,7 +76,7 @@ type Stream struct {
 	// so that its subscriber connects anew; each stream ends at a random time
 	// in the second half. Zero means never, otherwise at least a minute;
 	// default 6h.
-	MaxAge Duration `yaml:"maxAge"`
+	MaxAge strict.Duration `yaml:"maxAge"`
 	// Plaintext is a second listener without TLS; not yet supported.
 	Plaintext Listener `yaml:"plaintext"`
 	// Authorization is enforce (default), audit or disabled.
@@ -125,22 +120,6 @@ type Inventory struct {
 	Resources []string `yaml:"resources"`
 }
 
-// Duration is a time.Duration, in the file written with its unit: 90s, 6h, or
-// a bare 0.
-type Duration time.Duration
-
-// UnmarshalYAML implements yaml.Unmarshaler.
-func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
-	v, err := time.ParseDuration(n.Value)
-	if err != nil {
-		return fmt.Errorf("line %d: %q is not a duration: must be 0 or a number with its unit, such as 6h or 90s", n.Line, n.Value)
-	}
-	*d = Duration(v)
-	return nil
-}
-
-func (d Duration) String() string { return time.Duration(d).String() }
-
 // Load reads and decodes the file; see Decode. It returns the bytes too, so
 // that a caller can tell whether the file has changed since.
 func Load(file string) (*Config, []byte, error) {
@@ -163,38 +142,16 @@ func Decode(data []byte) (*Config, error) {
 		Stream: Stream{
 			TLS:           TLS{Mode: TLSSelfManaged},
 			Pacing:        Pacing{Burst: DefaultPacingBurst, Rate: DefaultPacingRate},
-			MaxAge:        Duration(DefaultMaxAge),
+			MaxAge:        strict.Duration(DefaultMaxAge),
 			Authorization: AuthorizationEnforce,
 		},
 		Inventory: Inventory{Contract: ContractObjects},
 	}
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	d.KnownFields(true)
-	if err := d.Decode(c); errors.Is(err, io.EOF) {
-		return nil, errors.New("the file is empty")
-	} else if err != nil {
-		return nil, readable(err)
-	}
-	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return nil, errors.New("the file holds more than one YAML document: one is allowed")
+	if err := strict.Decode(data, c); err != nil {
+		return nil, err
 	}
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
 	return c, nil
-}
-
-var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
-
-// readable words yaml's errors for people who do not know Go's type names.
-func readable(err error) error {
-	var te *yaml.TypeError
-	if !errors.As(err, &te) {
-		return err
-	}
-	lines := make([]string, len(te.Errors))
-	for i, e := range te.Errors {
-		lines[i] = unknownField.ReplaceAllString(e, `unknown key "$1"`)
-	}
-	return errors.New(strings.Join(lines, "; "))
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/metawire/metawire/internal/strict"
 )
 
 const valid = `apiVersion: metawire.dev/v1alpha1
@@ -36,7 +38,7 @@ func TestDecodeAppliesDefaults(t *testing.T) {
 			Address:       ":45000",
 			TLS:           TLS{Mode: TLSDisabled},
 			Pacing:        Pacing{Burst: 1000, Rate: 2000},
-			MaxAge:        Duration(6 * time.Hour),
+			MaxAge:        strict.Duration(6 * time.Hour),
 			Authorization: AuthorizationDisabled,
 		},
 		Inventory: Inventory{Contract: ContractObjects},

@@ -102,3 +102,55 @@ func Fingerprints(bundle []byte) []string {
 	}
 	return all
 }
+
+// Where the volumes of a wired pod are mounted, in our init container and in
+// Falco's container alike; nothing of Falco's image is there.
+const (
+	GeneratedDir = "/run/metawire/generated" // emptyDir: fragment and library
+	CADir        = "/run/metawire/ca"        // downwardAPI: CAFile
+	TokenDir     = "/run/metawire/token"     // projected token, init container only
+
+	FragmentFile = GeneratedDir + "/falco.yaml"
+	LibraryFile  = GeneratedDir + "/libk8smeta.so"
+	CAFile       = CADir + "/ca.crt"
+	TokenFile    = TokenDir + "/token"
+)
+
+// TaskVariable is the environment variable that holds the init container's Task.
+const TaskVariable = "METAWIRE_TASK"
+
+// Task is what the webhook tells the init container, as JSON.
+type Task struct {
+	Host string `json:"host"` // DNS name of the collector's Service
+	Port int    `json:"port"`
+	TLS  bool   `json:"tls"` // verify it with CAFile; false is plaintext
+	// Command is Falco's whole command line, as its container will run it but
+	// for what the webhook appends.
+	Command []string `json:"command"`
+	// FalcoVersion is that of Falco's image, "" if its tag does not tell.
+	FalcoVersion string `json:"falcoVersion,omitempty"`
+	// NodeVariable is the variable of Falco's container that holds the node's name.
+	NodeVariable string `json:"nodeVariable"`
+	Plugin       Plugin `json:"plugin"`
+}
+
+// Where the plugin's library comes from.
+const (
+	PluginRegistry     = "registry"     // its OCI artifact
+	PluginImage        = "image"        // a file of an OCI image's layers
+	PluginPreinstalled = "preinstalled" // a file of Falco's image
+)
+
+// Plugin says where the plugin's library comes from.
+type Plugin struct {
+	Source string `json:"source" yaml:"source"`
+	// Reference, for registry, is the artifact without a tag: the version is
+	// chosen by Falco's. A tag or digest that stands here decides instead.
+	Reference string `json:"reference,omitempty" yaml:"reference"`
+	// Image, for image, is the image's reference.
+	Image string `json:"image,omitempty" yaml:"image"`
+	// Path is the library's, for image within it, for preinstalled in Falco's.
+	Path string `json:"path,omitempty" yaml:"path"`
+	// PlainHTTP lets the registry be asked without TLS.
+	PlainHTTP bool `json:"plainHTTP,omitempty" yaml:"plainHTTP"`
+}

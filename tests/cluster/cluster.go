@@ -231,12 +231,13 @@ func (c *Cluster) Kill(component string) error {
 
 // Restart kills a component of a ControlPlane if it runs and starts it again
 // on the same port and data. It blocks until the component is ready or ctx
-// ends. An API server is not ready without etcd.
-func (c *Cluster) Restart(ctx context.Context, component string) error {
+// ends. An API server is not ready without etcd. The flags are added to the
+// component's own until it is started again.
+func (c *Cluster) Restart(ctx context.Context, component string, flags ...string) error {
 	if c.plane == nil {
 		return errNode
 	}
-	return c.plane.restart(ctx, component)
+	return c.plane.restart(ctx, component, flags)
 }
 
 // Import loads an image archive (docker-archive or OCI) into the containerd of

@@ -165,7 +165,7 @@ func (cp *controlPlane) kill(name string) error {
 	return nil
 }
 
-func (cp *controlPlane) restart(ctx context.Context, name string) error {
+func (cp *controlPlane) restart(ctx context.Context, name string, flags []string) error {
 	if err := cp.kill(name); err != nil {
 		return err
 	}
@@ -173,6 +173,7 @@ func (cp *controlPlane) restart(ctx context.Context, name string) error {
 		if c.name != name {
 			continue
 		}
+		c.args = append(c.args, flags...)
 		if err := cp.start(c); err != nil {
 			return err
 		}

@@ -48,8 +48,9 @@ func requests(t *testing.T, user string) map[string]*record {
 			r = &record{}
 			all[e.ObjectRef.Resource] = r
 		}
-		r.add(u.Query(), e.Verb, e.Stage, e.ResponseStatus.Code == http.StatusOK, started[e.AuditID])
-		started[e.AuditID] = e.Stage == "ResponseStarted"
+		answered := e.ResponseStatus.Code == http.StatusOK
+		r.add(u.Query(), e.Verb, e.Stage, answered, started[e.AuditID])
+		started[e.AuditID] = e.Stage == "ResponseStarted" && answered
 	}
 	return all
 }
@@ -72,8 +73,8 @@ func (r *record) add(query url.Values, verb, stage string, answered, started boo
 }
 
 // TestRequestsToTheAPIServer reads from the audit log that every kind is
-// listed once and watched once, and never listed without a limit, whether or
-// not lists are streamed.
+// listed once and watched once, and never listed without a limit, whether lists
+// are streamed, are not asked to be, or cannot be: the API server has that off.
 func TestRequestsToTheAPIServer(t *testing.T) {
 	const pods, page = 620, 500
 	ns := newNamespace(t)
@@ -89,10 +90,22 @@ func TestRequestsToTheAPIServer(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	for name, env := range map[string]string{"streamed": "true", "paged": "false"} {
+	for name, how := range map[string]struct {
+		client string // whether the collector asks for streamed lists
+		server []string
+		paged  bool
+	}{
+		"streamed": {client: "true"},
+		"paged":    {client: "false", paged: true},
+		"refused":  {client: "true", server: []string{"--feature-gates=WatchList=false"}, paged: true},
+	} {
 		t.Run(name, func(t *testing.T) {
+			if how.server != nil {
+				restart(t, how.server...)
+				defer restart(t)
+			}
 			id := newIdentity(t)
-			c := started(t, setup{kubeconfig: id.kubeconfig, env: []string{"KUBE_FEATURE_WatchListClient=" + env}})
+			c := started(t, setup{kubeconfig: id.kubeconfig, env: []string{"KUBE_FEATURE_WatchListClient=" + how.client}})
 			converge(t, map[string]*plugin.Client{node: subscribe(t, node, c.at)})
 			got := requests(t, id.user)
 			for _, resources := range watched() {
@@ -123,12 +136,20 @@ func TestRequestsToTheAPIServer(t *testing.T) {
 				t.Errorf("requests for what the collector does not need: %v", got)
 			}
 			wantPages := 0
-			if name == "paged" {
+			if how.paged {
 				wantPages = (pods + page - 1) / page
 			}
 			if n := len(requests(t, id.user)["pods"].pages); n < wantPages || wantPages == 0 && n > 0 {
 				t.Errorf("pods were listed in %d pages, want %d", n, wantPages)
 			}
 		})
+	}
+}
+
+// restart starts the API server again, with flags besides its own.
+func restart(t *testing.T, flags ...string) {
+	t.Helper()
+	if err := plane.Restart(t.Context(), "kube-apiserver", flags...); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,0 +1,82 @@
+package certs
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+
+	"github.com/metawire/metawire/internal/wiring"
+)
+
+// rereadCA is how often the file of authorities is read again.
+const rereadCA = 5 * time.Second
+
+// files serves the certificate of PEM files, as they are now.
+type files struct {
+	settings Settings
+	log      *slog.Logger
+	metrics  *Metrics
+	watcher  *certwatcher.CertWatcher
+}
+
+func newFiles(s Settings, log *slog.Logger, m *Metrics) (*files, error) {
+	w, err := certwatcher.New(s.CertFile, s.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("certificate %s and key %s: %w", s.CertFile, s.KeyFile, err)
+	}
+	return &files{s, log, m, w}, nil
+}
+
+func (f *files) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c, err := f.watcher.GetCertificate(hello)
+	switch {
+	case err != nil:
+		return nil, err
+	case c == nil:
+		return nil, errNoCertificate
+	case hello != nil && c.Leaf != nil:
+		f.metrics.leaf(c.Leaf)
+	}
+	return c, nil
+}
+
+// start implements source. Without a file of authorities the bundle is what the
+// certificate's file holds.
+func (f *files) start(ctx context.Context, published func([]byte)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.watcher.Start(ctx) })
+	g.Go(func() error {
+		file, told := f.settings.CAFile, ""
+		if file == "" {
+			file = f.settings.CertFile
+		}
+		tick := time.NewTicker(rereadCA)
+		defer tick.Stop()
+		for {
+			bundle, err := os.ReadFile(file)
+			if err == nil && len(wiring.Fingerprints(bundle)) == 0 {
+				err = fmt.Errorf("%s holds no certificate in PEM", file)
+			}
+			switch {
+			case err == nil:
+				published(bundle)
+				told = ""
+			case err.Error() != told:
+				f.log.Error("cannot read the authorities to trust: going on with those of before", "error", err)
+				told = err.Error()
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	})
+	return g.Wait()
+}

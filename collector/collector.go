@@ -4,7 +4,6 @@ package collector
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,12 +13,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 
 	"github.com/metawire/metawire/collector/config"
 	"github.com/metawire/metawire/collector/fanout"
+	"github.com/metawire/metawire/collector/roster"
 	"github.com/metawire/metawire/collector/source"
 	"github.com/metawire/metawire/collector/stream"
+	"github.com/metawire/metawire/internal/certs"
 )
 
 // Options are what a Collector needs besides its configuration; the zero value
@@ -45,8 +45,10 @@ type Collector struct {
 	hub      *fanout.Hub
 	source   *source.Source
 	stream   *stream.Server
-	certs    *certwatcher.CertWatcher // nil without TLS files
-	leaving  chan struct{}            // closed when a restart is near
+	roster   *roster.Roster
+	certs    *certs.Certs  // nil without TLS
+	parts    []part        // run beside the stream
+	leaving  chan struct{} // closed when a restart is near
 }
 
 // New returns a collector that reads from the API server of the REST
@@ -56,20 +58,27 @@ func New(cfg *config.Config, api *rest.Config, log *slog.Logger, o Options) (*Co
 	if err := usable(cfg); err != nil {
 		return nil, err
 	}
-	c := &Collector{cfg: cfg, log: log, options: o, registry: prometheus.NewRegistry(), leaving: make(chan struct{})}
+	c := &Collector{cfg: cfg, log: log, options: o, registry: prometheus.NewRegistry(), roster: roster.New(), leaving: make(chan struct{})}
 	c.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	c.hub = fanout.NewHub(fanout.NewMetrics(c.registry), fanout.Options{})
 	var err error
-	if c.source, err = source.New(api, c.hub, log, source.NewMetrics(c.registry)); err != nil {
+	var known source.Roster // nil: nobody asks for pods and nodes by address
+	if c.needsRoster() {
+		known = c.roster
+	}
+	if c.source, err = source.New(api, c.hub, known, log, source.NewMetrics(c.registry)); err != nil {
 		return nil, err
 	}
 	so := o.Stream
 	so.Burst, so.Rate, so.MaxAge = cfg.Stream.Pacing.Burst, cfg.Stream.Pacing.Rate, time.Duration(cfg.Stream.MaxAge)
-	if cfg.Stream.TLS.Mode == config.TLSFiles {
-		if c.certs, err = certwatcher.New(cfg.Stream.TLS.CertFile, cfg.Stream.TLS.KeyFile); err != nil {
-			return nil, fmt.Errorf("stream.tls: %w", err)
-		}
-		so.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.certs.GetCertificate}
+	if err := c.secure(api, &so); err != nil {
+		return nil, err
+	}
+	if err := c.authorize(api, &so); err != nil {
+		return nil, err
+	}
+	if err := c.reportPods(api); err != nil {
+		return nil, err
 	}
 	c.stream = stream.New(c.hub, c.source.Synced(), log, stream.NewMetrics(c.registry), so)
 	return c, nil
@@ -96,14 +105,14 @@ func (c *Collector) Run(ctx context.Context) error {
 	background(c.sweep)
 	background(func(ctx context.Context) error { return serveHTTP(ctx, listeners.health, health) })
 	background(func(ctx context.Context) error { return serveHTTP(ctx, listeners.metrics, c.metricsHandler()) })
-	if c.certs != nil {
-		background(c.certs.Start)
+	for _, p := range c.parts {
+		background(p)
 	}
 	g.Go(func() error {
 		draining, cancel := either(ctx, failed)
 		defer cancel()
 		defer stop()
-		return c.stream.Serve(draining, listeners.stream)
+		return c.stream.Serve(draining, listeners.stream, listeners.plaintext)
 	})
 	return g.Wait()
 }
@@ -116,7 +125,8 @@ func either(a, b context.Context) (context.Context, context.CancelFunc) {
 }
 
 // listeners are opened before anything runs: a taken address is found at once.
-type listeners struct{ health, metrics, stream net.Listener }
+// plaintext is nil unless it is configured.
+type listeners struct{ health, metrics, stream, plaintext net.Listener }
 
 func (c *Collector) listen(ctx context.Context) (*listeners, error) {
 	l := &listeners{}
@@ -128,7 +138,11 @@ func (c *Collector) listen(ctx context.Context) (*listeners, error) {
 		{"health.address", c.cfg.Health.Address, &l.health},
 		{"metrics.address", c.cfg.Metrics.Address, &l.metrics},
 		{"stream.address", c.cfg.Stream.Address, &l.stream},
+		{"stream.plaintext.address", c.cfg.Stream.Plaintext.Address, &l.plaintext},
 	} {
+		if a.address == "" {
+			continue // only that of the plaintext listener may be empty
+		}
 		// No keepalive of TCP's own: with the user timeout that gRPC sets, one
 		// lost probe resets the connection, which Falco's plugin sees as
 		// UNAVAILABLE. gRPC's pings find dead peers.

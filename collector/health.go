@@ -12,8 +12,8 @@ import (
 )
 
 // healthHandler serves /healthz, which is green while the process serves, and
-// /readyz, which is green when the first sync is complete and no drain has
-// begun; else it names what is missing.
+// /readyz, which is green when the first sync is complete, there is a certificate
+// and no drain has begun; else it names what is missing.
 func (c *Collector) healthHandler(draining <-chan struct{}) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -26,6 +26,9 @@ func (c *Collector) healthHandler(draining <-chan struct{}) http.Handler {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = fmt.Fprintln(w, "draining")
 			return
+		case c.certs != nil && !closed(c.certs.Ready()):
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = fmt.Fprintln(w, "no certificate yet")
 		case closed(c.source.Synced()):
 			ready = true
 		default:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metawire/metawire/collector/config"
+	"github.com/metawire/metawire/internal/certs"
 )
 
 // ErrConfigChanged says that the process is to end, so that it starts again
@@ -21,7 +22,7 @@ func usable(cfg *config.Config) error {
 	if cfg.Inventory.Enabled {
 		return errors.New("inventory.enabled: true is not yet supported by this version: must be false")
 	}
-	if t := cfg.Stream.TLS; t.Mode == config.TLSFiles {
+	if t := cfg.Stream.TLS; t.Mode == certs.ModeFiles {
 		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
 			return fmt.Errorf("stream.tls: certificate and key: %w", err)
 		}

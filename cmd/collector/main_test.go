@@ -80,7 +80,7 @@ func TestRefuses(t *testing.T) {
 		return file(name, strings.Replace(configuration, old, new, 1))
 	}
 	unknownKey := file("unknown.yaml", configuration+"  pace: 1\n")
-	badValue := replaced("value.yaml", "authorization: disabled", "authorization: enforce")
+	badValue := replaced("value.yaml", "authorization: disabled", "authorization: maybe")
 	noFiles := replaced("tls.yaml", "{mode: disabled}", fmt.Sprintf("{mode: files, certFile: %s/no.crt, keyFile: %s/no.key}", dir, dir))
 	port := replaced("port.yaml", `stream:
   enabled: true
@@ -96,7 +96,7 @@ func TestRefuses(t *testing.T) {
 		"bad log format":          {[]string{"--config", good, "--log-format", "xml"}, []string{"--log-format", "xml", "json or text"}},
 		"no configuration file":   {[]string{"--config", filepath.Join(dir, "none.yaml")}, []string{filepath.Join(dir, "none.yaml"), "no such file"}},
 		"unknown key":             {[]string{"--config", unknownKey, "--kubeconfig", api}, []string{unknownKey, "line 10", "pace"}},
-		"value not allowed":       {[]string{"--config", badValue, "--kubeconfig", api}, []string{badValue, "stream.authorization", "enforce", "disabled"}},
+		"value not allowed":       {[]string{"--config", badValue, "--kubeconfig", api}, []string{badValue, "stream.authorization", "maybe", "disabled"}},
 		"no certificate":          {[]string{"--config", noFiles, "--kubeconfig", api}, []string{"stream.tls", "no.crt", "no such file"}},
 		"no kubeconfig":           {[]string{"--config", good, "--kubeconfig", filepath.Join(dir, "none")}, []string{"--kubeconfig", filepath.Join(dir, "none"), "no such file"}},
 		"neither pod nor file":    {[]string{"--config", good}, []string{"not in a pod", "--kubeconfig"}},

@@ -104,7 +104,7 @@ func collect(t *testing.T) (*fanout.Hub, string) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, l) }()
+	go func() { done <- s.Serve(ctx, l, nil) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/metawire/metawire/internal/certs"
 	"github.com/metawire/metawire/internal/strict"
 )
 
@@ -16,17 +17,10 @@ const (
 	Kind       = "CollectorConfig"
 )
 
-// Where the stream's certificate comes from.
-const (
-	TLSSelfManaged = "selfManaged" // the collector's own authority; not yet supported
-	TLSFiles       = "files"       // PEM files, reloaded when they change
-	TLSDisabled    = "disabled"    // plaintext
-)
-
 // How subscribers are authorized.
 const (
-	AuthorizationEnforce  = "enforce"  // not yet supported
-	AuthorizationAudit    = "audit"    // not yet supported
+	AuthorizationEnforce  = "enforce"  // who may not read a node is refused
+	AuthorizationAudit    = "audit"    // ... is logged, counted and served
 	AuthorizationDisabled = "disabled" // every subscriber may read every node
 )
 
@@ -57,7 +51,15 @@ type Config struct {
 	Health    Listener  `yaml:"health"`  // serves /healthz and /readyz
 	Metrics   Listener  `yaml:"metrics"` // serves /metrics
 	Stream    Stream    `yaml:"stream"`
+	Report    Report    `yaml:"report"`
 	Inventory Inventory `yaml:"inventory"`
+}
+
+// Report configures what the collector tells of other pods.
+type Report struct {
+	// UnwiredPods has Falco pods that run unwired reported as Events and in
+	// metrics; default false, for clusters without the webhook.
+	UnwiredPods bool `yaml:"unwiredPods"`
 }
 
 // Listener is a TCP address to listen on, "host:port"; an empty host is every
@@ -70,37 +72,31 @@ type Listener struct {
 type Stream struct {
 	Enabled bool   `yaml:"enabled"`
 	Address string `yaml:"address"` // "host:port"
-	TLS     TLS    `yaml:"tls"`
-	Pacing  Pacing `yaml:"pacing"`
+	// TLS says where the certificate comes from: selfManaged (default), files or
+	// disabled, which is plaintext.
+	TLS    certs.Settings `yaml:"tls"`
+	Pacing Pacing         `yaml:"pacing"`
 	// MaxAge is how long a stream may live before it is ended with ABORTED,
 	// so that its subscriber connects anew; each stream ends at a random time
 	// in the second half. Zero means never, otherwise at least a minute;
 	// default 6h.
 	MaxAge strict.Duration `yaml:"maxAge"`
-	// Plaintext is a second listener without TLS; not yet supported.
+	// Plaintext is a second listener without TLS, for subscribers that cannot
+	// be given a CA; no address, the default, is no such listener.
 	Plaintext Listener `yaml:"plaintext"`
 	// Authorization is enforce (default), audit or disabled.
-	Authorization string `yaml:"authorization"`
+	Authorization string  `yaml:"authorization"`
+	Tickets       Tickets `yaml:"tickets"`
+	// TrustNodeAddresses says whether an address that a node's whole host
+	// network shares proves that a subscriber is on that node; default true.
+	TrustNodeAddresses bool `yaml:"trustNodeAddresses"`
 }
 
-// TLS says where the stream's certificate comes from.
-type TLS struct {
-	Mode string `yaml:"mode"` // selfManaged (default), files or disabled
-	// For selfManaged: the Secret that replicas share, and the names in the
-	// certificate.
-	Secret   SecretRef `yaml:"secret"`
-	DNSNames []string  `yaml:"dnsNames"`
-	// For files: PEM files. CAFile is what subscribers verify the certificate
-	// with; the collector itself does not need it.
-	CertFile string `yaml:"certFile"`
-	KeyFile  string `yaml:"keyFile"`
-	CAFile   string `yaml:"caFile"`
-}
-
-// SecretRef names a Secret.
-type SecretRef struct {
-	Namespace string `yaml:"namespace"`
-	Name      string `yaml:"name"`
+// Tickets configures what wired pods prove with which node they are on.
+type Tickets struct {
+	// Secret holds the key that all replicas share; the collector fills it if it
+	// is empty. Without a name no tickets are given, and none is asked for.
+	Secret certs.SecretRef `yaml:"secret"`
 }
 
 // Pacing bounds what one subscriber is sent, so that a Falco which applies no
@@ -140,10 +136,12 @@ func Load(file string) (*Config, []byte, error) {
 func Decode(data []byte) (*Config, error) {
 	c := &Config{
 		Stream: Stream{
-			TLS:           TLS{Mode: TLSSelfManaged},
+			TLS:           certs.Settings{Mode: certs.ModeSelfManaged},
 			Pacing:        Pacing{Burst: DefaultPacingBurst, Rate: DefaultPacingRate},
 			MaxAge:        strict.Duration(DefaultMaxAge),
 			Authorization: AuthorizationEnforce,
+
+			TrustNodeAddresses: true,
 		},
 		Inventory: Inventory{Contract: ContractObjects},
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/metawire/metawire/internal/certs"
 	"github.com/metawire/metawire/internal/strict"
 )
 
@@ -36,10 +37,12 @@ func TestDecodeAppliesDefaults(t *testing.T) {
 		Stream: Stream{
 			Enabled:       true,
 			Address:       ":45000",
-			TLS:           TLS{Mode: TLSDisabled},
+			TLS:           certs.Settings{Mode: certs.ModeDisabled},
 			Pacing:        Pacing{Burst: 1000, Rate: 2000},
 			MaxAge:        strict.Duration(6 * time.Hour),
 			Authorization: AuthorizationDisabled,
+
+			TrustNodeAddresses: true,
 		},
 		Inventory: Inventory{Contract: ContractObjects},
 	}
@@ -58,6 +61,34 @@ func TestDecodeKeepsWhatIsSet(t *testing.T) {
 	}
 	if got.Stream.MaxAge != 0 {
 		t.Errorf("maxAge = %v, want 0: never", got.Stream.MaxAge)
+	}
+}
+
+// TestDecodeWhatAChartRenders: every key of authorization and TLS.
+func TestDecodeWhatAChartRenders(t *testing.T) {
+	got, err := Decode([]byte(`apiVersion: metawire.dev/v1alpha1
+kind: CollectorConfig
+health: {address: ":8081"}
+metrics: {address: ":8080"}
+stream:
+  enabled: true
+  address: ":45000"
+  tls:
+    mode: selfManaged
+    secret: {namespace: metawire, name: metawire-ca}
+    dnsNames: [metawire-collector.metawire.svc]
+  plaintext: {address: ":45001"}
+  tickets: {secret: {namespace: metawire, name: metawire-tickets}}
+  trustNodeAddresses: false
+report: {unwiredPods: true}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := got.Stream
+	if s.Authorization != AuthorizationEnforce || s.TrustNodeAddresses || !got.Report.UnwiredPods || s.Plaintext.Address != ":45001" ||
+		s.TLS.Secret.Name != "metawire-ca" || s.Tickets.Secret.Name != "metawire-tickets" || s.Tickets.Secret.Namespace != "metawire" {
+		t.Errorf("decoded %+v", got)
 	}
 }
 
@@ -86,14 +117,14 @@ func TestDecodeRefuses(t *testing.T) {
 		"no health address":      {replace(`health: {address: ":8081"}`, ""), []string{"health.address", "host:port"}},
 		"address without port":   {replace(":8080", "localhost"), []string{"metrics.address", "localhost", "host:port"}},
 		"port out of range":      {replace(":45000", ":450000"), []string{"stream.address", ":450000"}},
-		"self-managed TLS":       {replace("tls: {mode: disabled}", "tls: {mode: selfManaged}"), []string{"stream.tls.mode", "selfManaged", "not yet", "files or disabled"}},
-		"TLS left out":           {replace("  tls: {mode: disabled}\n", ""), []string{"stream.tls.mode", "not yet"}},
+		"self-managed, nothing":  {replace("tls: {mode: disabled}", "tls: {mode: selfManaged}"), []string{"stream.tls", "secret.namespace", "secret.name", "stream.tls.dnsNames"}},
+		"TLS left out":           {replace("  tls: {mode: disabled}\n", ""), []string{"stream.tls", "selfManaged", "secret"}},
 		"unknown TLS mode":       {replace("mode: disabled", "mode: mutual"), []string{"stream.tls.mode", "mutual", "files", "disabled"}},
 		"TLS files without key":  {replace("mode: disabled", "mode: files, certFile: a"), []string{"stream.tls.keyFile"}},
-		"authorization":          {replace("authorization: disabled", "authorization: enforce"), []string{"stream.authorization", "enforce", "not yet", "disabled"}},
-		"authorization left out": {replace("  authorization: disabled\n", ""), []string{"stream.authorization", "not yet"}},
-		"unknown authorization":  {replace("authorization: disabled", "authorization: maybe"), []string{"stream.authorization", "maybe"}},
-		"plaintext listener":     {valid + "  plaintext: {address: \":45001\"}\n", []string{"stream.plaintext.address", "not yet"}},
+		"unknown authorization":  {replace("authorization: disabled", "authorization: maybe"), []string{"stream.authorization", "maybe", "enforce", "audit", "disabled"}},
+		"half a ticket secret":   {valid + "  tickets: {secret: {name: t}}\n", []string{"stream.tickets.secret", "namespace"}},
+		"plaintext, no TLS":      {valid + "  plaintext: {address: \":45001\"}\n", []string{"stream.plaintext.address", "stream.tls.mode"}},
+		"plaintext address":      {replace("tls: {mode: disabled}", "tls: {mode: files, certFile: a, keyFile: b}") + "  plaintext: {address: x}\n", []string{"stream.plaintext.address", `"x"`, "host:port"}},
 		"no burst":               {valid + "  pacing: {burst: 0}\n", []string{"stream.pacing.burst", "0", "at least 1"}},
 		"negative rate":          {valid + "  pacing: {rate: -1}\n", []string{"stream.pacing.rate", "-1"}},
 		"age without unit":       {valid + "  maxAge: 6\n", []string{"line 10", `"6"`, "unit", "6h"}},

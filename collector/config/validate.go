@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/metawire/metawire/internal/certs"
 	"github.com/metawire/metawire/internal/strict"
 )
 
@@ -40,26 +41,16 @@ func (c *Config) validate() error {
 
 func (s *Stream) validate(p *strict.Problems) {
 	p.Address("stream.address", s.Address)
-	switch s.TLS.Mode {
-	case TLSDisabled:
-	case TLSFiles:
-		if s.TLS.CertFile == "" || s.TLS.KeyFile == "" {
-			p.Add("stream.tls.mode", TLSFiles, "files only together with stream.tls.certFile and stream.tls.keyFile")
-		}
-	case TLSSelfManaged:
-		p.NotYet("stream.tls.mode", TLSSelfManaged, "files or disabled")
-	default:
-		p.OneOf("stream.tls.mode", s.TLS.Mode, TLSFiles, TLSDisabled)
-	}
-	switch s.Authorization {
-	case AuthorizationDisabled:
-	case AuthorizationEnforce, AuthorizationAudit:
-		p.NotYet("stream.authorization", s.Authorization, "disabled")
-	default:
-		p.OneOf("stream.authorization", s.Authorization, AuthorizationDisabled)
+	s.TLS.Validate(p, "stream.tls", certs.ModeSelfManaged, certs.ModeFiles, certs.ModeDisabled)
+	p.OneOf("stream.authorization", s.Authorization, AuthorizationEnforce, AuthorizationAudit, AuthorizationDisabled)
+	if t := s.Tickets.Secret; (t.Namespace == "") != (t.Name == "") {
+		p.Add("stream.tickets.secret", t.Namespace+"/"+t.Name, "a namespace and a name, or neither")
 	}
 	if s.Plaintext.Address != "" {
-		p.NotYet("stream.plaintext.address", s.Plaintext.Address, "empty")
+		p.Address("stream.plaintext.address", s.Plaintext.Address)
+		if s.TLS.Mode == certs.ModeDisabled {
+			p.Add("stream.plaintext.address", s.Plaintext.Address, "empty when stream.tls.mode is disabled: stream.address is plaintext then")
+		}
 	}
 	if s.Pacing.Burst < 1 {
 		p.Add("stream.pacing.burst", s.Pacing.Burst, "a whole number of events, at least 1")

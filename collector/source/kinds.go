@@ -28,11 +28,11 @@ type Kind struct {
 type decoder struct {
 	object  apiObject
 	list    runtime.Object
-	trimmed func(obj runtime.Object) relation.Object
+	trimmed func(obj runtime.Object) trimmed
 }
 
 // Kinds returns the table of kinds: one watch each. The chart grants list and
-// watch on exactly these.
+// watch on exactly these. Nodes are watched for the roster only.
 func Kinds() []Kind {
 	core := schema.GroupVersion{Version: "v1"}
 	apps := schema.GroupVersion{Group: "apps", Version: "v1"}
@@ -49,16 +49,17 @@ func Kinds() []Kind {
 		{Kind: relation.Job, Resource: batch.WithResource("jobs")},
 		{Kind: relation.CronJob, Resource: batch.WithResource("cronjobs")},
 		{Kind: relation.EndpointSlice, Resource: discoveryv1.SchemeGroupVersion.WithResource("endpointslices"), decode: sliceDecoder()},
+		{Kind: node, Resource: core.WithResource("nodes"), decode: nodeDecoder()},
 	}
 }
 
 // trim makes of an API object what the index needs.
-func (k *Kind) trim(obj runtime.Object) relation.Object {
+func (k *Kind) trim(obj runtime.Object) trimmed {
 	if k.decode != nil {
 		return k.decode.trimmed(obj)
 	}
 	m, _ := obj.(*metav1.PartialObjectMetadata)
-	return trimMeta(k.Kind, &m.ObjectMeta, nil)
+	return trimmed{Object: trimMeta(k.Kind, &m.ObjectMeta, nil)}
 }
 
 // trimMeta holds for every kind that is sent to subscribers.
@@ -88,11 +89,11 @@ func podDecoder() *decoder {
 	return &decoder{
 		object: &slimPod{},
 		list:   &slimList[slimPod, *slimPod]{},
-		trimmed: func(obj runtime.Object) relation.Object {
+		trimmed: func(obj runtime.Object) trimmed {
 			p, _ := obj.(*slimPod)
 			o := trimMeta(relation.Pod, &p.ObjectMeta, &metadata.Status{PodIP: p.ip})
 			o.Node = p.node
-			return o
+			return trimmed{Object: o, place: p.place()}
 		},
 	}
 }
@@ -101,16 +102,27 @@ func sliceDecoder() *decoder {
 	return &decoder{
 		object: &slimSlice{},
 		list:   &slimList[slimSlice, *slimSlice]{},
-		trimmed: func(obj runtime.Object) relation.Object {
+		trimmed: func(obj runtime.Object) trimmed {
 			s, _ := obj.(*slimSlice)
-			return relation.Object{
+			return trimmed{Object: relation.Object{
 				Kind:      relation.EndpointSlice,
 				UID:       string(s.UID),
 				Namespace: s.Namespace,
 				Name:      s.Name,
 				Service:   s.Labels[discoveryv1.LabelServiceName],
 				Endpoints: s.targets,
-			}
+			}}
+		},
+	}
+}
+
+func nodeDecoder() *decoder {
+	return &decoder{
+		object: &slimNode{},
+		list:   &slimList[slimNode, *slimNode]{},
+		trimmed: func(obj runtime.Object) trimmed {
+			s, _ := obj.(*slimNode)
+			return trimmed{Object: relation.Object{Kind: node, UID: string(s.UID), Name: s.Name}, node: s.node()}
 		},
 	}
 }

@@ -3,6 +3,7 @@ package source
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -10,17 +11,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metawire/metawire/collector/relation"
+	"github.com/metawire/metawire/internal/wiring"
 )
 
 // Field numbers of Kubernetes' protobuf messages: k8s.io/api/core/v1,
 // k8s.io/api/discovery/v1 and k8s.io/apimachinery/pkg/apis/meta/v1,
 // generated.proto. They are part of its API and never change.
 const (
-	objectMetadata protowire.Number = 1 // of Pod, EndpointSlice and lists
-	podSpec        protowire.Number = 2
-	podStatus      protowire.Number = 3
-	specNodeName   protowire.Number = 10
-	statusPodIP    protowire.Number = 6
+	objectMetadata protowire.Number = 1 // of Pod, Node, EndpointSlice and lists
 
 	sliceEndpoints    protowire.Number = 2
 	endpointTargetRef protowire.Number = 4
@@ -34,9 +32,12 @@ const (
 	metaNamespace       protowire.Number = 3
 	metaUID             protowire.Number = 5
 	metaResourceVersion protowire.Number = 6
+	metaCreated         protowire.Number = 8
 	metaLabels          protowire.Number = 11
 	metaAnnotations     protowire.Number = 12
 	metaOwnerReferences protowire.Number = 13
+
+	timeSeconds protowire.Number = 1
 
 	entryKey   protowire.Number = 1
 	entryValue protowire.Number = 2
@@ -48,12 +49,6 @@ const (
 type slimMeta struct {
 	metav1.TypeMeta
 	metav1.ObjectMeta
-}
-
-// slimPod is a Pod.
-type slimPod struct {
-	slimMeta
-	node, ip string
 }
 
 // slimSlice is an EndpointSlice; targets are the UIDs of the pods that its
@@ -102,18 +97,27 @@ func (m *slimMeta) field(n protowire.Number, v []byte) error {
 	case metaResourceVersion:
 		m.ResourceVersion = string(v)
 	case metaLabels:
-		return entry(v, func(key, value string) {
-			if m.Labels == nil {
-				m.Labels = map[string]string{}
-			}
-			m.Labels[key] = value
-		})
+		key, value, err := entry(v)
+		if m.Labels == nil {
+			m.Labels = map[string]string{}
+		}
+		m.Labels[string(key)] = string(value)
+		return err
 	case metaAnnotations:
-		return entry(v, func(key, value string) {
-			if key == metav1.InitialEventsAnnotationKey { // the reflector looks for it
-				m.Annotations = map[string]string{key: value}
+		key, value, err := entry(v)
+		switch string(key) {
+		case metav1.InitialEventsAnnotationKey, // the reflector looks for it
+			wiring.InjectAnnotation, wiring.StatusAnnotation:
+			if m.Annotations == nil {
+				m.Annotations = map[string]string{}
 			}
-		})
+			m.Annotations[string(key)] = string(value)
+		}
+		return err
+	case metaCreated:
+		created, err := seconds(v)
+		m.CreationTimestamp = metav1.Time{Time: created}
+		return err
 	case metaOwnerReferences:
 		var r metav1.OwnerReference
 		if err := r.Unmarshal(v); err != nil {
@@ -124,22 +128,6 @@ func (m *slimMeta) field(n protowire.Number, v []byte) error {
 		}
 	}
 	return nil
-}
-
-// Reset implements message.
-func (p *slimPod) Reset() { *p = slimPod{} }
-
-// Unmarshal implements message.
-func (p *slimPod) Unmarshal(b []byte) error {
-	return p.decode(b, func(n protowire.Number, v []byte) error {
-		switch n {
-		case podSpec:
-			return one(v, specNodeName, &p.node)
-		case podStatus:
-			return one(v, statusPodIP, &p.ip)
-		}
-		return nil
-	})
 }
 
 // Reset implements message.
@@ -185,13 +173,6 @@ func (l *slimList[T, P]) Unmarshal(b []byte) error {
 }
 
 // DeepCopyObject implements runtime.Object.
-func (p *slimPod) DeepCopyObject() runtime.Object {
-	c := *p
-	p.DeepCopyInto(&c.ObjectMeta)
-	return &c
-}
-
-// DeepCopyObject implements runtime.Object.
 func (s *slimSlice) DeepCopyObject() runtime.Object {
 	c := *s
 	s.DeepCopyInto(&c.ObjectMeta)
@@ -210,50 +191,101 @@ func (l *slimList[T, P]) DeepCopyObject() runtime.Object {
 	return c
 }
 
-// fields calls f for every field of a protobuf message that is a string, bytes
-// or a message; the rest is passed over.
+// next reads the first field of a protobuf message: its value if it is a
+// string, bytes or a message, its encoding if it is a number or a flag, nil if
+// it is of any other type, which no field that is read here has.
+func next(b []byte) (number protowire.Number, v, rest []byte, err error) {
+	number, kind, n := protowire.ConsumeTag(b)
+	if n < 0 {
+		return 0, nil, nil, protowire.ParseError(n)
+	}
+	b = b[n:]
+	if kind == protowire.BytesType {
+		if v, n = protowire.ConsumeBytes(b); n < 0 {
+			return 0, nil, nil, protowire.ParseError(n)
+		}
+		return number, v, b[n:], nil
+	}
+	if n = protowire.ConsumeFieldValue(number, kind, b); n < 0 {
+		return 0, nil, nil, protowire.ParseError(n)
+	}
+	if kind == protowire.VarintType {
+		v = b[:n]
+	}
+	return number, v, b[n:], nil
+}
+
+// fields calls f for every field of a protobuf message that next has a value
+// of.
 func fields(b []byte, f func(protowire.Number, []byte) error) error {
 	for len(b) > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		b = b[n:]
-		if kind != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(number, kind, b); n < 0 {
-				return protowire.ParseError(n)
-			}
-			b = b[n:]
-			continue
-		}
-		v, n := protowire.ConsumeBytes(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		if err := f(number, v); err != nil {
+		number, v, rest, err := next(b)
+		if err != nil {
 			return err
 		}
-		b = b[n:]
+		if v != nil {
+			if err := f(number, v); err != nil {
+				return err
+			}
+		}
+		b = rest
 	}
 	return nil
 }
 
 // one reads a message's string field with the number, if it is there.
 func one(b []byte, number protowire.Number, to *string) error {
-	return fields(b, func(n protowire.Number, v []byte) error {
-		if n == number {
-			*to = string(v)
+	v, err := raw(b, number)
+	if v != nil {
+		*to = string(v)
+	}
+	return err
+}
+
+// raw returns the value of a message's field with the number, nil if it is not
+// there.
+func raw(b []byte, number protowire.Number) (value []byte, err error) {
+	for len(b) > 0 {
+		n, v, rest, err := next(b)
+		if err != nil {
+			return nil, err
 		}
-		return nil
-	})
+		if n == number {
+			value = v
+		}
+		b = rest
+	}
+	return value, nil
 }
 
 // entry reads an entry of a map of strings.
-func entry(b []byte, f func(key, value string)) error {
-	var key, value string
-	if err := errors.Join(one(b, entryKey, &key), one(b, entryValue, &value)); err != nil {
-		return err
+func entry(b []byte) (key, value []byte, err error) {
+	for len(b) > 0 {
+		n, v, rest, err := next(b)
+		if err != nil {
+			return nil, nil, err
+		}
+		switch n {
+		case entryKey:
+			key = v
+		case entryValue:
+			value = v
+		}
+		b = rest
 	}
-	f(key, value)
-	return nil
+	return key, value, nil
+}
+
+// seconds reads a Time, but for fractions of a second, which Kubernetes does
+// not write.
+func seconds(b []byte) (time.Time, error) {
+	v, err := raw(b, timeSeconds)
+	if v == nil || err != nil {
+		return time.Time{}, err
+	}
+	s, n := protowire.ConsumeVarint(v)
+	if n < 0 {
+		return time.Time{}, protowire.ParseError(n)
+	}
+	return time.Unix(int64(s), 0), nil //nolint:gosec // negative numbers are encoded so
 }

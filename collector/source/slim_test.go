@@ -44,7 +44,7 @@ func TestSlimPodSaysWhatThePodSays(t *testing.T) {
 			t.Fatal(err)
 		}
 		check(t, got.ListMeta, list.ListMeta, len(got.Items), want, func(i int) (relation.Object, string) {
-			return podDecoder().trimmed(&got.Items[i]), got.Items[i].ResourceVersion
+			return podDecoder().trimmed(&got.Items[i]).Object, got.Items[i].ResourceVersion
 		})
 	})
 }
@@ -79,7 +79,7 @@ func TestSlimSliceSaysWhatTheSliceSays(t *testing.T) {
 			t.Fatal(err)
 		}
 		check(t, got.ListMeta, list.ListMeta, len(got.Items), want, func(i int) (relation.Object, string) {
-			return sliceDecoder().trimmed(&got.Items[i]), got.Items[i].ResourceVersion
+			return sliceDecoder().trimmed(&got.Items[i]).Object, got.Items[i].ResourceVersion
 		})
 	})
 }
@@ -164,7 +164,8 @@ func FuzzSlimPod(f *testing.F) {
 		if err := slim.Unmarshal(wire); err != nil {
 			t.Fatalf("Kubernetes reads it, we do not: %v", err)
 		}
-		if slim.Name != whole.Name || slim.node != whole.Spec.NodeName || slim.UID != whole.UID || slim.ip != whole.Status.PodIP {
+		if slim.Name != whole.Name || slim.node != whole.Spec.NodeName || slim.UID != whole.UID || slim.ip != whole.Status.PodIP ||
+			slim.hostNetwork != whole.Spec.HostNetwork || slim.running != (whole.Status.Phase == corev1.PodRunning) {
 			t.Errorf("read %q on %q at %q, want %q on %q at %q", slim.Name, slim.node, slim.ip, whole.Name, whole.Spec.NodeName, whole.Status.PodIP)
 		}
 	})

@@ -49,18 +49,21 @@ type State struct {
 	Required bool
 }
 
-// New returns a source that reads from the API server and feeds the sink once
-// it is started.
-func New(cfg *rest.Config, sink Sink, log *slog.Logger, m *Metrics) (*Source, error) {
+// New returns a source that reads from the API server and feeds the sink, and
+// the roster, once it is started. Without a roster (nil) nodes are not watched.
+func New(cfg *rest.Config, sink Sink, roster Roster, log *slog.Logger, m *Metrics) (*Source, error) {
 	s := &Source{synced: make(chan struct{})}
 	kinds := Kinds()
+	if roster == nil {
+		kinds = slices.DeleteFunc(kinds, func(k Kind) bool { return k.Kind == node })
+	}
 	all, err := clients(cfg, kinds)
 	if err != nil {
 		return nil, err
 	}
 	for i, k := range kinds {
 		s.kinds = append(s.kinds, &watched{
-			Kind: k, client: all[i], sink: sink, metrics: m, host: cfg.Host, source: s,
+			Kind: k, client: all[i], sink: sink, roster: roster, metrics: m, host: cfg.Host, source: s,
 			log: log.With("kind", k.Kind),
 		})
 	}
@@ -116,6 +119,7 @@ type watched struct {
 	Kind
 	client  client
 	sink    Sink
+	roster  Roster // nil: none
 	metrics *Metrics
 	host    string
 	log     *slog.Logger
@@ -191,40 +195,35 @@ func (w *watched) Add(obj any) error { return w.Update(obj) }
 
 // Update implements cache.ReflectorStore.
 func (w *watched) Update(obj any) error {
-	o, err := w.object(obj)
+	t, err := w.object(obj)
 	if err == nil {
-		w.sink.Apply(*o)
+		w.apply(t)
 	}
 	return err
 }
 
 // Delete implements cache.ReflectorStore.
 func (w *watched) Delete(obj any) error {
-	o, err := w.object(obj)
+	t, err := w.object(obj)
 	if err == nil {
-		w.sink.Delete(o.Kind, o.UID)
+		w.remove(t.UID)
 	}
 	return err
 }
 
 // Replace implements cache.ReflectorStore.
 func (w *watched) Replace(list []any, _ string) error {
-	objects := make([]relation.Object, len(list))
-	for i, obj := range list {
-		o, err := w.object(obj)
-		if err != nil {
-			return err
-		}
-		objects[i], list[i] = *o, nil
+	objects := len(list)
+	if err := w.replace(list); err != nil {
+		return err
 	}
-	w.sink.Replace(w.Kind.Kind, objects)
 	first := false
 	w.source.set(func() { first, w.listed, w.refused = !w.listed, true, nil })
 	w.metrics.refused.WithLabelValues(string(w.Kind.Kind)).Set(0)
 	if first {
 		took := time.Since(w.started)
 		w.metrics.firstList.WithLabelValues(string(w.Kind.Kind)).Set(took.Seconds())
-		w.log.Debug("listed", "objects", len(objects), "took", took)
+		w.log.Debug("listed", "objects", objects, "took", took)
 	}
 	return nil
 }
@@ -233,16 +232,16 @@ func (w *watched) Replace(list []any, _ string) error {
 func (w *watched) Resync() error { return nil }
 
 // object trims an API object; a trimmed one stays as it is.
-func (w *watched) object(obj any) (*relation.Object, error) {
+func (w *watched) object(obj any) (*trimmed, error) {
 	switch obj := obj.(type) {
-	case *relation.Object:
+	case *trimmed:
 		return obj, nil
 	case apiObject:
-		o := w.trim(obj)
-		if o.UID == "" {
+		t := w.trim(obj)
+		if t.UID == "" {
 			return nil, fmt.Errorf("watch %s: an object without UID: was it not sent as protobuf?", w.Resource.Resource)
 		}
-		return &o, nil
+		return &t, nil
 	default:
 		return nil, fmt.Errorf("watch %s: unexpected %T", w.Resource.Resource, obj)
 	}

@@ -123,6 +123,8 @@ func (a *apiServer) list(w http.ResponseWriter, r *http.Request, resource, token
 	switch resource {
 	case "pods":
 		kind, version = "PodList", "v1"
+	case "nodes":
+		kind, version = "NodeList", "v1"
 	case "endpointslices":
 		kind, version = "EndpointSliceList", "discovery.k8s.io/v1"
 	}
@@ -146,7 +148,9 @@ func (a *apiServer) list(w http.ResponseWriter, r *http.Request, resource, token
 
 // whole tells the resources that are asked for as whole objects, and answered
 // in protobuf.
-func whole(resource string) bool { return resource == "pods" || resource == "endpointslices" }
+func whole(resource string) bool {
+	return resource == "pods" || resource == "nodes" || resource == "endpointslices"
+}
 
 // asProtobuf encodes an object given as JSON as an API server does.
 func asProtobuf(t testing.TB, text string) []byte {
@@ -206,11 +210,17 @@ func (a *apiServer) asked(resource string, f func(*http.Request) string) (all []
 // run runs a source on the API server until the end of the test.
 func run(t *testing.T, a *apiServer) (*source.Source, *sink, *prometheus.Registry) {
 	t.Helper()
+	return runWith(t, a, nil)
+}
+
+// runWith does so with a roster.
+func runWith(t *testing.T, a *apiServer, r source.Roster) (*source.Source, *sink, *prometheus.Registry) {
+	t.Helper()
 	a.t, a.opened = t, map[string]int{}
 	server := httptest.NewServer(a)
 	registry, to := prometheus.NewRegistry(), &sink{}
 	cfg := &rest.Config{Host: server.URL}
-	s, err := source.New(cfg, to, slog.New(slog.DiscardHandler), source.NewMetrics(registry))
+	s, err := source.New(cfg, to, r, slog.New(slog.DiscardHandler), source.NewMetrics(registry))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ func serve(t *testing.T, o stream.Options, synced <-chan struct{}) *served {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		returned <- server.Serve(ctx, l)
+		returned <- server.Serve(ctx, l, nil)
 	}()
 	t.Cleanup(func() {
 		cancel()

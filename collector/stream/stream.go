@@ -31,8 +31,13 @@ type Options struct {
 	// MaxAge ends streams with ABORTED at a random time in the second half of
 	// it; zero is never.
 	MaxAge time.Duration
-	// TLS is nil for plaintext.
+	// TLS is nil for plaintext. It is for the first listener; the second, if
+	// there is one, is plaintext.
 	TLS *tls.Config
+	// Authorizer decides who may read a node; nil: everybody may.
+	Authorizer Authorizer
+	// Register adds services that are served on the same listeners; nil: none.
+	Register func(grpc.ServiceRegistrar)
 	// Keepalive is how long a connection may be silent before it is pinged,
 	// default 30s; KeepaliveTimeout how long an answer may take, default 20s.
 	Keepalive, KeepaliveTimeout time.Duration
@@ -42,6 +47,16 @@ type Options struct {
 	// Stop is when the drain ends by force, default 25s of the usual grace
 	// period of 30s.
 	Stop time.Duration
+}
+
+// Authorizer decides who may read a node's stream.
+type Authorizer interface {
+	// Authorize returns the node that is meant by what the subscriber sent as
+	// nodeName, which may be a ticket; who asks stands in the gRPC context. It
+	// may block until more is known. The error is a status: PERMISSION_DENIED
+	// or UNAUTHENTICATED ends the stream with a delay that doubles. When
+	// revoked, which may be nil, is closed before ctx ends, the leave is over.
+	Authorize(ctx context.Context, nodeName string) (node string, revoked <-chan struct{}, err error)
 }
 
 // drainInterval is the mean time between two streams' ends in a drain: 50 a
@@ -85,29 +100,61 @@ func New(hub *fanout.Hub, synced <-chan struct{}, log *slog.Logger, m *Metrics, 
 	return &Server{always: always, hub: hub, synced: synced, log: log, metrics: m, options: o, draining: make(chan struct{}), forced: make(chan struct{})}
 }
 
-// Serve serves on the listener, which it closes, until ctx ends; then it drains:
-// it goes on accepting for Linger, ends all streams with ABORTED at random over
-// a time that grows with their number, and returns when the last is gone or
-// after Stop. It returns nil then. It is called once.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	g := grpc.NewServer(s.serverOptions()...)
-	metadata.RegisterMetadataServer(g, s)
-	failed := make(chan error, 1)
-	go func() { failed <- g.Serve(l) }()
+// Serve serves on the listener, and on a second one without TLS unless that is
+// nil, until ctx ends; it closes both. Then it drains: it goes on accepting for
+// Linger, ends all streams with ABORTED at random over a time that grows with
+// their number, and returns when the last is gone or after Stop. It returns nil
+// then. It is called once.
+func (s *Server) Serve(ctx context.Context, l, plaintext net.Listener) error {
+	servers := []*grpc.Server{s.server(s.options.TLS)}
+	listeners := []net.Listener{l}
+	if plaintext != nil {
+		servers, listeners = append(servers, s.server(nil)), append(listeners, plaintext)
+	}
+	failed := make(chan error, len(servers))
+	for i, g := range servers {
+		go func() { failed <- served(g, listeners[i]) }()
+	}
 	select {
 	case err := <-failed:
-		return fmt.Errorf("serve stream on %s: %w", l.Addr(), err)
+		for i, g := range servers {
+			g.Stop()
+			if i > 0 { // the first end was the one that failed
+				<-failed
+			}
+		}
+		return err
 	case <-ctx.Done():
 	}
-	s.drain(g)
-	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+	s.drain(servers)
+	var first error
+	for range servers {
+		if err := <-failed; first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// server returns a server of all services.
+func (s *Server) server(secured *tls.Config) *grpc.Server {
+	g := grpc.NewServer(s.serverOptions(secured)...)
+	metadata.RegisterMetadataServer(g, s)
+	if s.options.Register != nil {
+		s.options.Register(g)
+	}
+	return g
+}
+
+func served(g *grpc.Server, l net.Listener) error {
+	if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve stream on %s: %w", l.Addr(), err)
 	}
 	return nil
 }
 
 // drain returns when every stream has ended, at the latest after Stop.
-func (s *Server) drain(g *grpc.Server) {
+func (s *Server) drain(servers []*grpc.Server) {
 	force := time.NewTimer(s.options.Stop)
 	defer force.Stop()
 	s.log.Info("draining", "streams", s.streams.Load())
@@ -123,7 +170,9 @@ func (s *Server) drain(g *grpc.Server) {
 		for tick := time.NewTicker(10 * time.Millisecond); ; {
 			if s.streams.Load() == 0 {
 				tick.Stop()
-				g.GracefulStop()
+				for _, g := range servers {
+					g.GracefulStop()
+				}
 				return
 			}
 			select {
@@ -138,12 +187,14 @@ func (s *Server) drain(g *grpc.Server) {
 	case <-force.C:
 		s.log.Warn("ending streams by force: their subscribers do not read", "streams", s.streams.Load())
 		close(s.forced)
-		g.Stop()
+		for _, g := range servers {
+			g.Stop()
+		}
 		<-ended
 	}
 }
 
-func (s *Server) serverOptions() []grpc.ServerOption {
+func (s *Server) serverOptions(secured *tls.Config) []grpc.ServerOption {
 	o := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newCodec()),
 		// The plugin sends no pings of its own and answers ours: they find the
@@ -158,8 +209,8 @@ func (s *Server) serverOptions() []grpc.ServerOption {
 		grpc.WaitForHandlers(true),
 		grpc.ConnectionTimeout(20 * time.Second),
 	}
-	if s.options.TLS != nil {
-		o = append(o, grpc.Creds(credentials.NewTLS(s.options.TLS)))
+	if secured != nil {
+		o = append(o, grpc.Creds(credentials.NewTLS(secured)))
 	}
 	return o
 }

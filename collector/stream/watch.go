@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -25,8 +26,12 @@ func kindAliases() map[string]relation.Kind {
 	return map[string]relation.Kind{"ReplicaController": relation.ReplicationController}
 }
 
-// maxNodeName is Kubernetes' limit of a node's name.
-const maxNodeName = 253
+// What a subscriber may send as nodeName: a node's name, within Kubernetes'
+// limit, or a ticket, which begins with one and is never logged whole.
+const (
+	maxNodeName = 253
+	maxSent     = maxNodeName + 256
+)
 
 // How a stream ended: the values of the metric's label reason. The plugin comes
 // back a second after ABORTED. It never comes back after OK, and after
@@ -36,6 +41,7 @@ const (
 	endSend    = "send_failed"
 	endDrained = "drained"
 	endMaxAge  = "max_age"
+	endRefused = "refused" // not authorized, at first or no longer
 )
 
 // Watch implements metadata.MetadataServer. It returns when the subscriber is
@@ -44,7 +50,8 @@ func (s *Server) Watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 	s.streams.Add(1)
 	defer s.streams.Add(-1)
 	began := time.Now()
-	log := s.log.With("node", sel.GetNodeName()[:min(len(sel.GetNodeName()), maxNodeName)], "peer", peerOf(stream.Context()))
+	named, _, _ := strings.Cut(sel.GetNodeName(), "/")
+	log := s.log.With("node", named[:min(len(named), maxNodeName)], "peer", peerOf(stream.Context()))
 	log.Debug("subscribed")
 	reason, err := s.watch(sel, stream, log)
 	s.metrics.endings.WithLabelValues(reason).Inc()
@@ -55,7 +62,9 @@ func (s *Server) Watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer[metadata.Event], log *slog.Logger) (string, error) {
 	e := s.newEnd(stream.Context())
 	defer e.stop()
-	if n := len(sel.GetNodeName()); n == 0 || n > maxNodeName {
+	sent := sel.GetNodeName()
+	named, _, _ := strings.Cut(sent, "/")
+	if named == "" || len(named) > maxNodeName || len(sent) > maxSent {
 		// Its variable is not set. An error would double the plugin's delay
 		// for good: keep the stream open and silent.
 		s.metrics.unnamed.Inc()
@@ -65,7 +74,13 @@ func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 	if reason, err := e.wait(s.synced); err != nil {
 		return reason, err
 	}
-	sub := s.hub.Subscribe(sel.GetNodeName(), selectedKinds(sel))
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel() // what was granted ends with the stream
+	node, reason, err := s.authorize(ctx, cancel, e, sent, named)
+	if err != nil {
+		return reason, err
+	}
+	sub := s.hub.Subscribe(node, selectedKinds(sel))
 	defer sub.Close()
 	p := s.newPacer()
 	for {
@@ -86,6 +101,27 @@ func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 			return reason, err
 		}
 	}
+}
+
+// authorize returns the node that the subscriber may read. It blocks until the
+// authorizer has answered or the stream must end.
+func (s *Server) authorize(ctx context.Context, cancel func(), e *end, sent, named string) (node, reason string, err error) {
+	if s.options.Authorizer == nil {
+		return named, "", nil
+	}
+	var revoked <-chan struct{}
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		node, revoked, err = s.options.Authorizer.Authorize(ctx, sent)
+	}()
+	if reason, ending := e.wait(answered); ending != nil {
+		cancel()
+		<-answered
+		return "", reason, ending
+	}
+	e.revoked = revoked
+	return node, endRefused, err
 }
 
 // selectedKinds returns the kinds that the selector's keys name; unknown ones
@@ -151,6 +187,7 @@ type end struct {
 	draining <-chan struct{} // nil once it was seen
 	timer    *time.Timer     // nil: never
 	reason   string          // why the timer runs
+	revoked  <-chan struct{} // nil: never
 }
 
 func (s *Server) newEnd(ctx context.Context) *end {
@@ -182,6 +219,8 @@ func (e *end) wait(more <-chan struct{}) (string, error) {
 			return endGone, status.FromContextError(e.ctx.Err()).Err()
 		case <-e.draining:
 			e.drain()
+		case <-e.revoked:
+			return endRefused, status.Error(codes.Aborted, "reconnect: what authorized this stream no longer stands")
 		case <-timer:
 			return e.reason, status.Error(codes.Aborted, "reconnect: this replica ends the stream ("+e.reason+")")
 		}

@@ -1,0 +1,38 @@
+package report
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics are the report's.
+type Metrics struct {
+	pods   *prometheus.GaugeVec
+	events *prometheus.CounterVec
+}
+
+// NewMetrics registers the report's metrics.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "metawire_falco_pods",
+			Help: "Falco pods that are not finished, by state: wired, stood_down, opted_out, pending, waiting, unwired, outdated. Every replica tells of all of them.",
+		}, []string{"state"}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "metawire_falco_pod_events_total",
+			Help: "Events on Falco pods by reason (NotWired, WaitingForMetawire, OutdatedAuthority) and result (made, failed).",
+		}, []string{"reason", "result"}),
+	}
+	r.MustRegister(m.pods, m.events)
+	m.set(nil)
+	for _, reason := range reasons() {
+		for _, result := range []string{"made", "failed"} {
+			m.events.WithLabelValues(string(reason), result)
+		}
+	}
+	return m
+}
+
+// set sets the number of pods in every state.
+func (m *Metrics) set(counts map[state]int) {
+	for _, s := range states() {
+		m.pods.WithLabelValues(string(s)).Set(float64(counts[s]))
+	}
+}

@@ -1,0 +1,289 @@
+package report_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/metawire/metawire/collector/report"
+	"github.com/metawire/metawire/collector/roster"
+	"github.com/metawire/metawire/internal/wiring"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second
+
+// events is an API server of Events only. Two replicas may share it.
+type events struct {
+	mu     sync.Mutex
+	asked  int
+	made   map[string]*corev1.Event
+	refuse int // so many are refused first
+}
+
+func (e *events) Create(_ context.Context, event *corev1.Event) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.asked++
+	name := event.Namespace + "/" + event.Name
+	switch {
+	case e.refuse > 0:
+		e.refuse--
+		return errors.New("refused")
+	case e.made[name] != nil:
+		return apierrors.NewAlreadyExists(schema.GroupResource{Resource: "events"}, event.Name)
+	}
+	if e.made == nil {
+		e.made = map[string]*corev1.Event{}
+	}
+	e.made[name] = event
+	return nil
+}
+
+func (e *events) all() (all []*corev1.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, event := range e.made {
+		all = append(all, event)
+	}
+	return all
+}
+
+var now = time.Unix(1_000_000, 0)
+
+func options() report.Options {
+	return report.Options{
+		CA: func() []string { return []string{"today"} }, Settle: time.Millisecond, Again: 10 * time.Millisecond,
+		Now: func() time.Time { return now },
+	}
+}
+
+// start runs a report on a roster until the end of the test.
+func start(t *testing.T, r *roster.Roster, e report.Events, o report.Options) *prometheus.Registry {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	one := report.New(r, e, slog.New(slog.DiscardHandler), report.NewMetrics(registry), o)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := one.Start(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return registry
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !condition(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
+// pods returns the numbers of pods by state that are not 0.
+func pods(t *testing.T, registry *prometheus.Registry) map[string]int {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]int{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if n := m.GetGauge().GetValue(); f.GetName() == "metawire_falco_pods" && n != 0 {
+				all[m.GetLabel()[0].GetValue()] = int(n)
+			}
+		}
+	}
+	return all
+}
+
+// falcoPod is one that runs, made long ago by a DaemonSet.
+func falcoPod(change func(*roster.Pod)) roster.Pod {
+	p := roster.Pod{
+		UID: "u", Namespace: "falco", Name: "falco-x2x7z", Node: "n", Running: true, Falco: true,
+		Created: now.Add(-time.Hour), Owner: roster.Owner{Kind: "DaemonSet", Name: "falco"},
+	}
+	change(&p)
+	return p
+}
+
+// wired is a pod that the webhook wired and whose init container said this.
+func wired(v wiring.Verdict) func(*roster.Pod) {
+	return func(p *roster.Pod) {
+		p.Status = &wiring.Status{Outcome: wiring.Wired, CAs: []string{"today"}}
+		p.Init = roster.Init{State: roster.InitDone, Message: v.String()}
+	}
+}
+
+func waiting(state roster.InitState, created, since time.Duration) func(*roster.Pod) {
+	return func(p *roster.Pod) {
+		wired(wiring.Verdict{})(p)
+		p.Running, p.Created = false, now.Add(-created)
+		p.Init = roster.Init{State: state, Reason: "ImagePullBackOff", Since: now.Add(-since)}
+	}
+}
+
+// TestStates: what is with a pod, and what people are told of it.
+func TestStates(t *testing.T) {
+	const restart = "kubectl -n falco rollout restart daemonset/falco"
+	ok := wiring.Verdict{Wired: true, Ticket: true}
+	for name, c := range map[string]struct {
+		change func(*roster.Pod)
+		state  string   // empty: not counted
+		reason string   // empty: no Event
+		says   []string // of the Event
+	}{
+		"wired":                   {wired(ok), "wired", "", nil},
+		"stood down by webhook":   {func(p *roster.Pod) { p.Status = &wiring.Status{Outcome: wiring.StoodDown} }, "stood_down", "", nil},
+		"stood down by container": {wired(wiring.Verdict{StoodDown: true}), "stood_down", "", nil},
+		"never looked at":         {func(*roster.Pod) {}, "unwired", "NotWired", []string{"the webhook did not see", restart, `metawire.dev/inject: "false"`}},
+		"not running yet":         {func(p *roster.Pod) { p.Running = false }, "pending", "", nil},
+		"opted out":               {func(p *roster.Pod) { p.OptedOut = true }, "opted_out", "", nil},
+		"kube-system":             {func(p *roster.Pod) { p.Namespace = "kube-system" }, "opted_out", "", nil},
+		"finished":                {func(p *roster.Pod) { p.Running, p.Finished = false, true }, "", "", nil},
+		"not Falco":               {func(p *roster.Pod) { p.Falco, p.OptedIn = false, true }, "", "", nil},
+		"container failed":        {wired(wiring.Verdict{Reason: "the registry does not answer."}), "unwired", "NotWired", []string{": the registry does not answer. To", restart}},
+		"container said nothing": {func(p *roster.Pod) { wired(ok)(p); p.Init.Message = "killed" }, "unwired", "NotWired",
+			[]string{"without saying"}},
+		"without the container":  {func(p *roster.Pod) { wired(ok)(p); p.Init = roster.Init{} }, "unwired", "NotWired", []string{"without the init container"}},
+		"before the container":   {func(p *roster.Pod) { wired(ok)(p); p.Init, p.Running = roster.Init{}, false }, "pending", "", nil},
+		"waits":                  {waiting(roster.InitWaiting, time.Minute, 0), "pending", "", nil},
+		"waits too long":         {waiting(roster.InitWaiting, 2*time.Minute, 0), "waiting", "WaitingForMetawire", []string{"2m0s", "(ImagePullBackOff)", "webhook.imagePullSecrets", restart}},
+		"container runs":         {waiting(roster.InitRunning, time.Hour, time.Minute), "pending", "", nil},
+		"container runs forever": {waiting(roster.InitRunning, time.Hour, 3*time.Minute), "waiting", "WaitingForMetawire", nil},
+		"authority of yesterday": {func(p *roster.Pod) { wired(ok)(p); p.Status.CAs = []string{"yesterday"} }, "outdated", "OutdatedAuthority", []string{restart}},
+		"of both days":           {func(p *roster.Pod) { wired(ok)(p); p.Status.CAs = []string{"yesterday", "today"} }, "wired", "", nil},
+		"without TLS":            {func(p *roster.Pod) { wired(ok)(p); p.Status.CAs = nil }, "wired", "", nil},
+		"of a ReplicaSet":        {func(p *roster.Pod) { p.Owner = roster.Owner{Kind: "ReplicaSet", Name: "f"} }, "unwired", "NotWired", []string{"kubectl -n falco delete pod falco-x2x7z"}},
+		"of nobody":              {func(p *roster.Pod) { p.Owner = roster.Owner{} }, "unwired", "NotWired", []string{"delete pod falco-x2x7z in namespace falco and create it again"}},
+		"a long name and story": {func(p *roster.Pod) {
+			wired(wiring.Verdict{Reason: strings.Repeat("é", 2000)})(p)
+			p.Name = strings.Repeat("x.", 126)
+		}, "unwired", "NotWired", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, e := roster.New(), &events{}
+			// The second pod tells that the first was looked at.
+			seen := falcoPod(wired(wiring.Verdict{Wired: true}))
+			seen.UID = "seen"
+			r.ReplacePods(slices.Values([]roster.Pod{falcoPod(c.change), seen}))
+			registry := start(t, r, e, options())
+			want := map[string]int{"wired": 1}
+			if c.state != "" {
+				want[c.state]++
+			}
+			eventually(t, "an event and a count", func() bool {
+				return cmp.Equal(want, pods(t, registry)) && (len(e.all()) > 0 || c.reason == "")
+			})
+			if c.reason == "" {
+				if all := e.all(); len(all) > 0 {
+					t.Errorf("an Event: %s: %s", all[0].Reason, all[0].Message)
+				}
+				return
+			}
+			event := e.all()[0]
+			if event.Type != "Warning" || event.Reason != c.reason || event.Namespace != "falco" || string(event.InvolvedObject.UID) != "u" || event.InvolvedObject.Namespace != "falco" {
+				t.Errorf("%+v", event)
+			}
+			if len(event.Name) > 253 || len(event.Message) > 1024 || !strings.HasPrefix(event.Name, event.InvolvedObject.Name[:9]) {
+				t.Errorf("the API server takes no Event %q with %d bytes", event.Name, len(event.Message))
+			}
+			for _, s := range c.says {
+				if !strings.Contains(event.Message, s) {
+					t.Errorf("the message %q lacks %q", event.Message, s)
+				}
+			}
+		})
+	}
+}
+
+// TestOnce: one Event a pod and reason, however often it changes and however
+// many replicas look.
+func TestOnce(t *testing.T) {
+	r, e := roster.New(), &events{}
+	r.ReplacePods(slices.Values([]roster.Pod{falcoPod(func(*roster.Pod) {})}))
+	first, second := start(t, r, e, options()), start(t, r, e, options())
+	asked := func() int {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.asked
+	}
+	eventually(t, "both have asked", func() bool { return asked() == 2 })
+	r.ApplyPod(falcoPod(func(p *roster.Pod) { p.Addresses = nil }))
+	r.ApplyPod(falcoPod(func(p *roster.Pod) { p.UID = "another" }))
+	eventually(t, "the other pod is told of", func() bool { return asked() == 4 })
+	if n := len(e.all()); n != 2 {
+		t.Errorf("%d Events of two pods", n)
+	}
+	made := 0.0
+	for _, registry := range []*prometheus.Registry{first, second} {
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				made += m.GetCounter().GetValue()
+			}
+		}
+	}
+	if made != 2 {
+		t.Errorf("%v Events are counted", made)
+	}
+	problems, err := testutil.GatherAndLint(first)
+	if err != nil || len(problems) > 0 {
+		t.Error(err, problems)
+	}
+}
+
+// TestTriesAgain: an Event that is refused is made later; and after many are
+// refused, no more are asked for until then.
+func TestTriesAgain(t *testing.T) {
+	r, e := roster.New(), &events{refuse: 7}
+	var all []roster.Pod
+	for _, uid := range strings.Split("abcdefghij", "") {
+		all = append(all, falcoPod(func(p *roster.Pod) { p.UID = uid }))
+	}
+	r.ReplacePods(slices.Values(all))
+	start(t, r, e, options())
+	eventually(t, "all are made", func() bool { return len(e.all()) == len(all) })
+	if e.mu.Lock(); e.asked != 17 {
+		t.Errorf("%d requests for 10 Events of which 7 were refused", e.asked)
+	}
+	e.mu.Unlock()
+}
+
+// TestWaitsForThePods: a roster that is half full tells nothing; and a report
+// without Events counts.
+func TestWaitsForThePods(t *testing.T) {
+	r := roster.New()
+	r.ApplyPod(falcoPod(func(*roster.Pod) {}))
+	registry := start(t, r, nil, options())
+	if got := pods(t, registry); len(got) > 0 {
+		t.Errorf("counted before all are known: %v", got)
+	}
+	r.ReplacePods(slices.Values([]roster.Pod{falcoPod(func(*roster.Pod) {})}))
+	eventually(t, "one is counted", func() bool { return cmp.Equal(map[string]int{"unwired": 1}, pods(t, registry)) })
+	r.DeletePod("u")
+	eventually(t, "none is counted", func() bool { return len(pods(t, registry)) == 0 })
+}

@@ -1,0 +1,323 @@
+// Package roster knows which pods and nodes there are: who holds an address,
+// which pods are Falco or subscribe, and what marks they carry. It is pure: no
+// I/O, no goroutines. It judges nobody.
+package roster
+
+import (
+	"iter"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/metawire/metawire/internal/wiring"
+)
+
+// Pod is a pod as far as wiring and authorization are concerned.
+type Pod struct {
+	UID, Namespace, Name string
+	// Node is the name of the node that it is bound to, empty while it is not.
+	Node      string
+	Addresses []netip.Addr
+	// HostNetwork pods have their node's addresses and hold none.
+	HostNetwork bool
+	// Finished pods, Succeeded or Failed, have given up their addresses.
+	Finished bool
+	Running  bool // its phase
+	// Falco says that one of its containers is Falco, OptedIn that its
+	// annotation asks for wiring, OptedOut that it forbids it.
+	Falco, OptedIn, OptedOut bool
+	// Status is what the webhook did with it; nil if it never looked at it.
+	Status  *wiring.Status
+	Init    Init
+	Created time.Time
+	// Owner is its controller, the zero value if it has none.
+	Owner Owner
+}
+
+// marked reports whether more of the pod is of interest than where it is.
+func (p *Pod) marked() bool {
+	return p.Subscribes() || p.Status != nil || p.Init.State != InitNone
+}
+
+// Subscribes reports whether the pod is one that may subscribe for its own
+// node: it is Falco, or it opted in.
+func (p *Pod) Subscribes() bool { return p.Falco || p.OptedIn }
+
+// InitState is how far our init container is.
+type InitState uint8
+
+// The states of our init container.
+const (
+	InitNone    InitState = iota // there is none, or the kubelet has not spoken of it
+	InitWaiting                  // for its image, or for init containers before it
+	InitRunning
+	InitDone
+)
+
+// Init is our init container in a pod.
+type Init struct {
+	State InitState
+	// Since is when it began to run or ended; zero while it waits, which
+	// Kubernetes gives no time for.
+	Since time.Time
+	// Reason is why it waits, in the kubelet's words (ImagePullBackOff).
+	Reason string
+	// Message is its termination message, a wiring.Verdict, of at most 4 KiB.
+	Message string
+}
+
+// Owner is the controller of a pod.
+type Owner struct{ Kind, Name string }
+
+// Node is a node of the cluster.
+type Node struct {
+	Name, UID string
+	// Addresses are its own, internal and external.
+	Addresses []netip.Addr
+	// CIDRs are the ranges that its pods get their addresses from; none if the
+	// network does not use them.
+	CIDRs []netip.Prefix
+}
+
+// Roster is what is known of pods and nodes. Any goroutine may call its methods;
+// none of them blocks. What it returns is not to be modified.
+type Roster struct {
+	podsSynced, nodesSynced chan struct{}
+
+	mu      sync.RWMutex
+	pods    table
+	nodes   map[string]*Node // by name
+	names   map[string]string
+	changed chan struct{} // nil while nobody waits
+}
+
+// New returns an empty roster.
+func New() *Roster {
+	return &Roster{
+		podsSynced:  make(chan struct{}),
+		nodesSynced: make(chan struct{}),
+		pods:        newTable(),
+		nodes:       map[string]*Node{},
+		names:       map[string]string{},
+	}
+}
+
+// SyncedPods is closed once all pods are known.
+func (r *Roster) SyncedPods() <-chan struct{} { return r.podsSynced }
+
+// SyncedNodes is closed once all nodes are known; never if the API server
+// refuses them.
+func (r *Roster) SyncedNodes() <-chan struct{} { return r.nodesSynced }
+
+// ApplyPod takes in a pod's latest version.
+func (r *Roster) ApplyPod(p Pod) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pods.apply(p) {
+		r.broadcast()
+	}
+}
+
+// DeletePod takes a pod out.
+func (r *Roster) DeletePod(uid string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pods.remove(uid) {
+		r.broadcast()
+	}
+}
+
+// ReplacePods makes the pods the only ones.
+func (r *Roster) ReplacePods(pods iter.Seq[Pod]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pods.replace(pods)
+	closeOnce(r.podsSynced)
+	r.broadcast()
+}
+
+// ApplyNode takes in a node's latest version.
+func (r *Roster) ApplyNode(n Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old := r.nodes[n.Name]; old != nil && old.UID == n.UID &&
+		slices.Equal(old.Addresses, n.Addresses) && slices.Equal(old.CIDRs, n.CIDRs) {
+		return // nodes report their health all the time
+	}
+	r.putNode(n)
+	r.broadcast()
+}
+
+// putNode is called with the lock held.
+func (r *Roster) putNode(n Node) {
+	r.nodes[n.Name], r.names[n.UID] = &n, n.Name
+}
+
+// DeleteNode takes a node out. A node that was made again under the old one's
+// name stays.
+func (r *Roster) DeleteNode(uid string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name, ok := r.names[uid]
+	if !ok {
+		return
+	}
+	delete(r.names, uid)
+	if n := r.nodes[name]; n != nil && n.UID == uid {
+		delete(r.nodes, name)
+	}
+	r.broadcast()
+}
+
+// ReplaceNodes makes the nodes the only ones.
+func (r *Roster) ReplaceNodes(nodes []Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.nodes)
+	clear(r.names)
+	for _, n := range nodes {
+		r.putNode(n)
+	}
+	closeOnce(r.nodesSynced)
+	r.broadcast()
+}
+
+// Pod returns a pod: all of it if it is Falco, opted in or carries a mark of
+// ours, else no more than its UID, node, addresses, HostNetwork and Finished.
+func (r *Roster) Pod(uid string) (Pod, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.pods.pod(uid)
+}
+
+// Holder returns the pod that holds the address: one with a network of its own
+// that is not finished. Of several, the one that took it last holds it; the
+// others are about to be deleted. Interesting says that the pod is Falco or
+// opted in.
+func (r *Roster) Holder(a netip.Addr) (uid, node string, interesting, ok bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.pods.holder(a)
+}
+
+// OnNode reports whether the address is one of the node's own, and whether it
+// is one of the node's range of pod addresses that no pod holds, which is how
+// traffic of its host network can appear.
+func (r *Roster) OnNode(node string, a netip.Addr) (isNodeAddress, inPodCIDRNotHeld bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	n := r.nodes[node]
+	if n == nil {
+		return false, false
+	}
+	return n.owns(a), n.ranges(a) && !r.pods.held(a)
+}
+
+// NodeOf returns the node that an address which no pod holds belongs to: as its
+// own, or by its range of pod addresses.
+func (r *Roster) NodeOf(a netip.Addr) (node string, ok bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.pods.held(a) {
+		return "", false
+	}
+	for name, n := range r.nodes {
+		if n.owns(a) {
+			return name, true
+		}
+		if n.ranges(a) {
+			node, ok = name, true
+		}
+	}
+	return node, ok
+}
+
+// Node returns the node with the name.
+func (r *Roster) Node(name string) (Node, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if n := r.nodes[name]; n != nil {
+		return *n, true
+	}
+	return Node{}, false
+}
+
+// Changed returns a channel that is closed when anything in the roster is no
+// longer what it is now. To wait for a condition, take the channel, look, wait,
+// and begin anew.
+func (r *Roster) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.changed == nil {
+		r.changed = make(chan struct{})
+	}
+	return r.changed
+}
+
+// broadcast wakes those who wait; it is called with the lock held.
+func (r *Roster) broadcast() {
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
+}
+
+// Subscribers returns the pods that are Falco or opted in, in no order.
+func (r *Roster) Subscribers() []Pod {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var all []Pod
+	for _, p := range r.pods.marked {
+		if p.Subscribes() {
+			all = append(all, *p)
+		}
+	}
+	return all
+}
+
+// Trusted reports whether every pod that was wired, or given what a subscriber
+// needs, and is not finished, trusts the authority with the fingerprint. A pod
+// that was given no authority verifies none and is left out. Before the pods
+// are known the answer is no.
+func (r *Roster) Trusted(fingerprint string) bool {
+	select {
+	case <-r.podsSynced:
+	default:
+		return false
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, p := range r.pods.marked {
+		if p.Finished || p.Status == nil || p.Status.Outcome == wiring.StoodDown || len(p.Status.CAs) == 0 {
+			continue
+		}
+		if !slices.Contains(p.Status.CAs, fingerprint) {
+			return false
+		}
+	}
+	return true
+}
+
+// owns reports whether the address is the node's own.
+func (n *Node) owns(a netip.Addr) bool {
+	a = plain(a)
+	return slices.ContainsFunc(n.Addresses, func(own netip.Addr) bool { return plain(own) == a })
+}
+
+// ranges reports whether the address is of the node's range of pod addresses.
+func (n *Node) ranges(a netip.Addr) bool {
+	a = plain(a)
+	return slices.ContainsFunc(n.CIDRs, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// plain is an address in the one form that is compared.
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+
+func closeOnce(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}

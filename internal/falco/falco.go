@@ -1,0 +1,37 @@
+// Package falco recognises Falco in a pod: the webhook wires it, the collector
+// reports it when it runs unwired. It does no I/O.
+package falco
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+)
+
+// containerName is how Falco's own chart and its operator name the container.
+const containerName = "falco"
+
+// image matches references whose repository ends in /falco, as the webhook's
+// matchConditions do: not falcosidekick, falcoctl or falco-driver-loader.
+var image = regexp.MustCompile(`(^|/)falco(:[^/@]*)?(@[^/]*)?$`)
+
+// Is reports whether a container of that name and image is Falco.
+func Is(name, imageRef string) bool { return name == containerName || image.MatchString(imageRef) }
+
+// Version returns the version that an image's tag tells, without what it says
+// of the build: 0.43.1 for falcosecurity/falco:0.43.1-debian. It is nil for a
+// tag that is no version (latest, master), and for none.
+func Version(imageRef string) *semver.Version {
+	ref, _, _ := strings.Cut(imageRef, "@")
+	ref = ref[strings.LastIndex(ref, "/")+1:]
+	_, tag, ok := strings.Cut(ref, ":")
+	if !ok {
+		return nil
+	}
+	v, err := semver.StrictNewVersion(strings.TrimPrefix(tag, "v"))
+	if err != nil {
+		return nil
+	}
+	return semver.New(v.Major(), v.Minor(), v.Patch(), "", "")
+}

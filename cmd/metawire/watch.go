@@ -57,11 +57,13 @@ From outside of the cluster, forward the port first:
 	}
 	var w watch
 	var kinds []string
+	var tokenFile string
 	f := c.Flags()
 	f.StringVar(&w.Node, "node", "", "name of the `node`, as kubectl get nodes writes it (required)")
 	f.StringVar(&w.Target.Addr, "addr", "localhost:45000", "`host:port` of the collector's stream")
 	f.StringVar(&w.Target.CA, "tls-ca", "", "PEM `file` with the authorities to accept; without it the connection is plaintext")
 	f.StringVar(&w.Target.ServerName, "tls-server-name", "", "`name` that the certificate must carry (default: the host of --addr)")
+	f.StringVar(&tokenFile, "token-file", "", "`file` with a token of a ServiceAccount that may read the node, audience metawire.dev; needs --tls-ca")
 	f.StringSliceVar(&kinds, "kinds", contractKinds(), "`kinds` to show, separated by commas; also known: StatefulSet, Job, CronJob")
 	w.output = outputFlag(c, "table", "json")
 	c.RunE = func(c *cobra.Command, _ []string) (err error) {
@@ -70,6 +72,9 @@ From outside of the cluster, forward the port first:
 		}
 		if w.Target.ServerName != "" && w.Target.CA == "" {
 			return errors.New("--tls-server-name asks for TLS, which needs --tls-ca")
+		}
+		if tokenFile != "" {
+			w.Target.Token = subscriber.TokenFile(tokenFile)
 		}
 		if w.Kinds, err = parseKinds(kinds); err != nil {
 			return err

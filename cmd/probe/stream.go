@@ -37,6 +37,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 func newStream() *cobra.Command {
 	var s stream
 	var timeout time.Duration
+	var tokenFile string
 	c := &cobra.Command{
 		Use:   "stream --addr HOST:PORT --node NAME",
 		Short: "Subscribe to a node and require its metadata to arrive",
@@ -52,10 +53,14 @@ runs on. Tries to connect until the timeout.`,
 	f.StringVar(&s.podUID, "pod-uid", "", "`UID` of a pod that must be among those that arrive, such as the probe's own")
 	f.StringVar(&s.Target.CA, "tls-ca", "", "PEM `file` with the authorities to accept; without it the connection is plaintext")
 	f.StringVar(&s.Target.ServerName, "tls-server-name", "", "`name` that the certificate must carry (default: the host of --addr)")
+	f.StringVar(&tokenFile, "token-file", "", "`file` with a bearer token to present; needs --tls-ca")
 	f.DurationVar(&timeout, "timeout", 30*time.Second, "fail if it has not passed by then")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if s.Target.Addr == "" || s.Node == "" {
 			return errors.New("--addr and --node are required and must not be empty")
+		}
+		if tokenFile != "" {
+			s.Target.Token = subscriber.TokenFile(tokenFile)
 		}
 		s.out, s.Patience, s.ReconnectPatience = c.OutOrStdout(), timeout, timeout
 		return s.run(c.Context(), timeout)

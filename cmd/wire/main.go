@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/metawire/metawire/internal/wiring"
+
+	_ "golang.org/x/crypto/x509roots/fallback" // the image holds no public authorities
 )
 
 func main() {

@@ -88,6 +88,7 @@ type Report struct {
 	limit   *rate.Limiter
 	told    map[told]struct{} // Events that were made, of pods that are still there
 	failed  time.Time         // when a failure was logged last
+	resume  time.Time         // no Events before then: some have failed
 }
 
 // told is an Event that was made.
@@ -160,13 +161,13 @@ func (r *Report) look(ctx context.Context) time.Duration {
 		}
 	}
 	r.metrics.set(counts)
-	if r.events != nil {
+	if r.events != nil && !time.Now().Before(r.resume) {
 		r.tell(ctx, due)
 	}
 	return next
 }
 
-// tell makes Events. What fails is tried again when looked at next.
+// tell makes Events. What fails is tried again later.
 func (r *Report) tell(ctx context.Context, due []finding) {
 	failures := 0
 	for i := range due {
@@ -185,6 +186,7 @@ func (r *Report) tell(ctx context.Context, due []finding) {
 		default:
 			r.metrics.events.WithLabelValues(string(f.reason), "failed").Inc()
 			r.complain(f, err)
+			r.resume = time.Now().Add(r.options.Again)
 			if failures++; failures == maxFailures {
 				return
 			}

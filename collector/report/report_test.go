@@ -256,21 +256,37 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-// TestTriesAgain: an Event that is refused is made later; and after many are
-// refused, no more are asked for until then.
+// TestTriesAgain: an Event that is refused is made later.
 func TestTriesAgain(t *testing.T) {
 	r, e := roster.New(), &events{refuse: 7}
-	var all []roster.Pod
-	for _, uid := range strings.Split("abcdefghij", "") {
+	r.ReplacePods(slices.Values(tenPods()))
+	start(t, r, e, options())
+	eventually(t, "all are made", func() bool { return len(e.all()) == 10 })
+}
+
+// TestSparesAnAPIServerThatRefuses: after five refusals nothing is asked until
+// it is time to try again, whatever changes.
+func TestSparesAnAPIServerThatRefuses(t *testing.T) {
+	r, e, o := roster.New(), &events{refuse: 1000}, options()
+	o.Again = time.Hour
+	r.ReplacePods(slices.Values(tenPods()))
+	registry := start(t, r, e, o)
+	for i := range 3 {
+		r.ApplyPod(falcoPod(func(p *roster.Pod) { p.UID = strings.Repeat("x", i+1) }))
+		eventually(t, "the pod is counted", func() bool { return pods(t, registry)["unwired"] == 11+i })
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.asked != 5 {
+		t.Errorf("%d requests, want 5", e.asked)
+	}
+}
+
+func tenPods() (all []roster.Pod) {
+	for uid := range strings.SplitSeq("abcdefghij", "") {
 		all = append(all, falcoPod(func(p *roster.Pod) { p.UID = uid }))
 	}
-	r.ReplacePods(slices.Values(all))
-	start(t, r, e, options())
-	eventually(t, "all are made", func() bool { return len(e.all()) == len(all) })
-	if e.mu.Lock(); e.asked != 17 {
-		t.Errorf("%d requests for 10 Events of which 7 were refused", e.asked)
-	}
-	e.mu.Unlock()
+	return all
 }
 
 // TestWaitsForThePods: a roster that is half full tells nothing; and a report

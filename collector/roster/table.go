@@ -70,19 +70,24 @@ func (t *table) put(p *Pod) (changed bool, claims []claim) {
 		*t.record(i) = record{uid: p.UID, node: unique.Make("")}
 	}
 	r := t.record(i)
-	before := t.claimed(i)
-	next := record{uid: r.uid, node: unique.Make(p.Node), network: p.HostNetwork, finished: p.Finished}
+	next := record{uid: r.uid, node: r.node, network: p.HostNetwork, finished: p.Finished}
+	if r.node.Value() != p.Node {
+		next.node = unique.Make(p.Node)
+	}
 	if len(p.Addresses) > 0 {
 		next.address = key(p.Addresses[0])
 	}
-	more := t.more[i]
-	if rest := p.Addresses[min(1, len(p.Addresses)):]; len(rest) == 0 {
+	rest := p.Addresses[min(1, len(p.Addresses)):]
+	if known && *r == next && slices.Equal(rest, t.more[i]) { // as nearly always
+		return t.mark(p, r.uid), nil
+	}
+	before := t.claimed(i)
+	*r = next
+	if len(rest) == 0 {
 		delete(t.more, i)
-	} else if !slices.Equal(rest, more) {
+	} else {
 		t.more[i] = rest
 	}
-	changed = !known || *r != next || !slices.Equal(more, t.more[i])
-	*r = next
 	after := t.claimed(i)
 	for _, a := range before {
 		if !slices.Contains(after, a) {
@@ -94,7 +99,8 @@ func (t *table) put(p *Pod) (changed bool, claims []claim) {
 			claims = append(claims, claim{a, i, p.Created})
 		}
 	}
-	return t.mark(p, r.uid) || changed, claims
+	t.mark(p, r.uid)
+	return true, claims
 }
 
 // mark keeps all of a pod of which more is of interest. Whether that changed

@@ -41,6 +41,11 @@ func TestRoster(t *testing.T) {
 		_, come := r.Node("node-3")
 		return uid == "p3" && node == "node-1" && !gone && come
 	})
+	for _, uid := range []string{"p1", "p2"} {
+		if _, ok := r.Pod(uid); ok {
+			t.Errorf("%s is still known", uid)
+		}
+	}
 	if own, _ := r.OnNode("node-1", netip.MustParseAddr("192.0.2.1")); !own {
 		t.Error("the node's address is not known")
 	}
@@ -48,8 +53,10 @@ func TestRoster(t *testing.T) {
 		t.Error("the node's range is not known")
 	}
 	eventually(t, "the sink follows", func() bool { _, ok := to.get(relation.Pod, "p3"); return ok })
-	if _, ok := to.get("Node", "node-1-uid"); ok {
-		t.Error("the sink was fed a node")
+	for _, uid := range []string{"node-1-uid", "node-3-uid"} {
+		if _, ok := to.get("Node", uid); ok {
+			t.Error("the sink was fed a node")
+		}
 	}
 }
 

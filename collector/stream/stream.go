@@ -117,11 +117,11 @@ func (s *Server) Serve(ctx context.Context, l, plaintext net.Listener) error {
 	}
 	select {
 	case err := <-failed:
-		for i, g := range servers {
+		for _, g := range servers {
 			g.Stop()
-			if i > 0 { // the first end was the one that failed
-				<-failed
-			}
+		}
+		for range servers[1:] { // the first end was the one that failed
+			err = errors.Join(err, <-failed)
 		}
 		return err
 	case <-ctx.Done():

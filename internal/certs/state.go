@@ -119,7 +119,7 @@ func (s state) finish(now time.Time, o Options) (state, string, error) {
 	if err != nil { // lost: as if it were published now
 		out := s.clone()
 		out.annotations[publishedAnnotation] = now.UTC().Format(time.RFC3339)
-		return out, "note when the new authority was published", nil
+		return out, "note when the new authority was published", nil //nolint:nilerr // is mended
 	}
 	fingerprints := wiring.Fingerprints(s.data[keyNextCert])
 	if o.Trusted == nil || now.Before(published.Add(o.Overlap)) || len(fingerprints) != 1 || !o.Trusted(fingerprints[0]) {
@@ -128,7 +128,7 @@ func (s state) finish(now time.Time, o Options) (state, string, error) {
 	if _, err := parse(s.data[keyNextCert], s.data[keyNextKey], now); err != nil {
 		out := s.clone()
 		out.dropNext()
-		return out, "give up a new authority that cannot be used: " + err.Error(), nil
+		return out, "give up a new authority that cannot be used: " + err.Error(), nil //nolint:nilerr // is told in words
 	}
 	return s.complete("sign with the new authority: every wired pod trusts it")
 }

@@ -1,4 +1,4 @@
-// Package falco recognises Falco in a pod: the webhook wires it, the collector
+// Package falco recognizes Falco in a pod: the webhook wires it, the collector
 // reports it when it runs unwired. It does no I/O.
 package falco
 

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
@@ -39,7 +41,25 @@ type Target struct {
 	// ServerName is the name that the certificate must carry, default the host
 	// of Addr.
 	ServerName string
+	// Token returns the bearer token to present; nil presents none. It is asked
+	// at each attempt, and only with TLS: a token is never sent in plaintext.
+	Token func() (string, error)
 }
+
+// bearer presents a token.
+type bearer func() (string, error)
+
+// GetRequestMetadata implements credentials.PerRPCCredentials.
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	token, err := b()
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	return map[string]string{"authorization": "Bearer " + token}, nil
+}
+
+// RequireTransportSecurity implements credentials.PerRPCCredentials.
+func (b bearer) RequireTransportSecurity() bool { return true }
 
 // dialer connects to one target.
 type dialer struct {
@@ -47,6 +67,7 @@ type dialer struct {
 	timeout time.Duration
 	creds   credentials.TransportCredentials
 	tls     *tls.Config // nil: plaintext
+	token   bearer      // nil: none
 }
 
 // dialer reads the CA file, once: as the plugin does.
@@ -56,7 +77,10 @@ func (t Target) dialer(timeout time.Duration) (*dialer, error) {
 		return nil, fmt.Errorf("address %q is not HOST:PORT: %w", t.Addr, err)
 	}
 	if t.CA == "" {
-		return &dialer{t.Addr, timeout, insecure.NewCredentials(), nil}, nil
+		if t.Token != nil {
+			return nil, errors.New("a token is sent over TLS only: a CA file is needed")
+		}
+		return &dialer{t.Addr, timeout, insecure.NewCredentials(), nil, nil}, nil
 	}
 	pem, err := os.ReadFile(t.CA)
 	if err != nil {
@@ -67,15 +91,33 @@ func (t Target) dialer(timeout time.Duration) (*dialer, error) {
 		return nil, fmt.Errorf("CA file %q holds no PEM certificate", t.CA)
 	}
 	config := &tls.Config{RootCAs: pool, ServerName: cmp.Or(t.ServerName, host), MinVersion: tls.VersionTLS12}
-	return &dialer{t.Addr, timeout, credentials.NewTLS(config), config}, nil
+	return &dialer{t.Addr, timeout, credentials.NewTLS(config), config, t.Token}, nil
+}
+
+// TokenFile returns a Token that reads the file anew each time: what is
+// projected into a pod is renewed.
+func TokenFile(name string) func() (string, error) {
+	return func() (string, error) {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return "", fmt.Errorf("read the token: %w", err)
+		}
+		return strings.TrimSpace(string(data)), nil
+	}
 }
 
 // subscribe connects and sends the selector. The caller hangs up, which ends
 // the stream, as ctx does.
 func (d *dialer) subscribe(ctx context.Context, s *metadata.Selector) (grpc.ServerStreamingClient[metadata.Event], func(), error) {
-	conn, err := grpc.NewClient(d.addr, grpc.WithTransportCredentials(d.creds),
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(d.creds),
 		// Go where the address says, as explain does.
-		grpc.WithNoProxy(), grpc.WithDisableServiceConfig())
+		grpc.WithNoProxy(), grpc.WithDisableServiceConfig(),
+	}
+	if d.token != nil {
+		options = append(options, grpc.WithPerRPCCredentials(d.token))
+	}
+	conn, err := grpc.NewClient(d.addr, options...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("address %q: %w", d.addr, err)
 	}

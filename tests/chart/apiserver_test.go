@@ -125,8 +125,8 @@ type apiServer struct {
 	mapper    meta.RESTMapper
 }
 
-// startAPIServer starts an API server that holds the release's namespace and
-// nothing else; it ends with the test.
+// startAPIServer starts an API server that holds the release's namespace,
+// cert-manager's definitions and nothing else; it ends with the test.
 func startAPIServer(t *testing.T) *apiServer {
 	t.Helper()
 	c, err := cluster.Start(t.Context(), cluster.Options{Size: cluster.ControlPlane, Log: t.Output()})
@@ -154,11 +154,12 @@ func startAPIServer(t *testing.T) *apiServer {
 	if _, err := clients.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	groups, err := restmapper.GetAPIGroupResources(clients.Discovery())
+	dyn, err := dynamic.NewForConfig(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dyn, err := dynamic.NewForConfig(cfg)
+	defineCertManager(t, dyn)
+	groups, err := restmapper.GetAPIGroupResources(clients.Discovery())
 	if err != nil {
 		t.Fatal(err)
 	}

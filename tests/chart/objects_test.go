@@ -2,7 +2,6 @@ package chart_test
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -25,7 +25,32 @@ nameOverride: mw
 fullnameOverride: a-name-that-is-longer-than-the-chart-lets-it-be-so-it-is-cut
 image: {repository: "registry.local:5000/team/metawire", tag: "1.2.3", digest: "sha256:` + strings.Repeat("0a", 32) + `", pullPolicy: Always}
 imagePullSecrets: [{name: mine}]
-stream: {port: 50051, pacing: {burst: 1000000, rate: 0.5}, maxAge: 90m}
+stream:
+  port: 50051
+  pacing: {burst: 1000000, rate: 0.5}
+  maxAge: 90m
+  authorization: audit
+  trustNodeAddresses: false
+  plaintext: {enabled: true, port: 50052}
+tls: {source: provided, provided: {secretName: certificate}}
+networkPolicy: {enabled: true}
+webhook:
+  replicas: 3
+  port: 10443
+  logLevel: debug
+  logFormat: text
+  ports: {health: 10081, metrics: 10080}
+  plugin: {source: image, image: "registry.local/plugins:1", path: /plugins/libk8smeta.so, plainHTTP: true}
+  namespaceSelector: {matchLabels: {team: security}, matchExpressions: [{key: env, operator: In, values: [prod]}]}
+  imagePullSecrets: [{name: pull}]
+  resources: {requests: {cpu: 1, memory: 1Gi}, limits: {cpu: 1500m, memory: 2Gi}}
+  serviceAccount: {name: mine-too, annotations: {a: "1"}}
+  podAnnotations: {a: "true", checksum/config: mine}
+  podLabels: {team: security, metawire.dev/own: "false"}
+  nodeSelector: {kubernetes.io/os: linux}
+  tolerations: [{key: dedicated, operator: Exists, effect: NoSchedule}]
+  priorityClassName: system-cluster-critical
+  affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}
 collector:
   replicas: 3
   logLevel: debug
@@ -49,11 +74,15 @@ extraObjects:
     kind: ConfigMap
     metadata: {name: {{ .Release.Name }}-text, namespace: {{ .Release.Namespace }}}
 `,
-	"names that look like numbers": `{nameOverride: "123", collector: {serviceAccount: {name: "123"}, podDisruptionBudget: {enabled: false}}}`,
+	"names that look like numbers": `{nameOverride: "123", collector: {serviceAccount: {name: "123"}, podDisruptionBudget: {enabled: false}}, webhook: {podDisruptionBudget: {enabled: false}, podLabels: {"1": "2"}}}`,
 	"the least": `
-stream: {maxAge: 0}
+stream: {maxAge: 0, authorization: disabled}
 collector: {replicas: 1, resources: {requests: null, limits: null}, serviceAccount: {create: false}}
+webhook: {enabled: false}
 `,
+	"one webhook":                 `webhook: {replicas: 1, resources: {requests: null, limits: null}, serviceAccount: {create: false}, plugin: {source: preinstalled, path: /x.so}}`,
+	"cert-manager":                `tls: {source: certManager}`,
+	"cert-manager with an issuer": `tls: {source: certManager, certManager: {issuerRef: {name: corporate, kind: ClusterIssuer, group: example.com}}}`,
 }
 
 // inventorySets are rendered without the template that refuses them for now.
@@ -86,34 +115,50 @@ func renderAll(t testing.TB) map[string]rendering {
 func TestObjects(t *testing.T) {
 	cut := "a-name-that-is-longer-than-the-chart-lets-it-be-so"
 	want := map[string][]string{
-		"defaults": {
-			"ClusterRole/metawire-collector", "ClusterRoleBinding/metawire-collector", "ConfigMap/metawire-collector",
-			"Deployment/metawire-collector", "Pod/metawire-test-stream", "PodDisruptionBudget/metawire-collector",
-			"Service/metawire-collector", "ServiceAccount/metawire-collector",
-		},
-		"everything": {
-			"ClusterRole/" + cut + "-collector", "ClusterRoleBinding/" + cut + "-collector", "ConfigMap/" + cut + "-collector",
-			"ConfigMap/metawire-extra", "ConfigMap/metawire-text", "Deployment/" + cut + "-collector",
-			"Pod/" + cut + "-test-stream", "PodDisruptionBudget/" + cut + "-collector", "Service/" + cut + "-collector",
-			"ServiceAccount/mine",
-		},
-		"the least": {
-			"ClusterRole/metawire-collector", "ClusterRoleBinding/metawire-collector", "ConfigMap/metawire-collector",
-			"Deployment/metawire-collector", "Pod/metawire-test-stream", "Service/metawire-collector",
-		},
-		"names that look like numbers": {
-			"ClusterRole/metawire-123-collector", "ClusterRoleBinding/metawire-123-collector", "ConfigMap/metawire-123-collector",
-			"Deployment/metawire-123-collector", "Pod/metawire-123-test-stream",
-			"Service/metawire-123-collector", "ServiceAccount/123",
-		},
-		"stream and inventory": nil,
-		"inventory alone":      nil,
+		"defaults": objectNames("metawire", `
+			ClusterRole/-collector ClusterRole/-collector-events ClusterRole/-collector-reviews ClusterRole/-viewer
+			ClusterRole/-webhook ClusterRoleBinding/-collector ClusterRoleBinding/-collector-events
+			ClusterRoleBinding/-collector-reviews ClusterRoleBinding/-viewer ClusterRoleBinding/-webhook
+			ConfigMap/-collector ConfigMap/-webhook Deployment/-collector Deployment/-webhook
+			Pod/-test-stream PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
+			Role/-collector Role/-webhook RoleBinding/-collector RoleBinding/-webhook Secret/-ca Secret/-tickets
+			Service/-collector Service/-webhook ServiceAccount/-collector ServiceAccount/-viewer ServiceAccount/-webhook`,
+			"MutatingWebhookConfiguration/zz-metawire-webhook"),
+		"everything": objectNames(cut, `
+			ClusterRole/-collector ClusterRole/-collector-events ClusterRole/-collector-reviews ClusterRole/-viewer
+			ClusterRole/-webhook ClusterRoleBinding/-collector ClusterRoleBinding/-collector-events
+			ClusterRoleBinding/-collector-reviews ClusterRoleBinding/-viewer ClusterRoleBinding/-webhook
+			ConfigMap/-collector ConfigMap/-webhook Deployment/-collector Deployment/-webhook
+			NetworkPolicy/-collector NetworkPolicy/-webhook
+			Pod/-test-stream PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
+			Role/-collector Role/-webhook RoleBinding/-collector RoleBinding/-webhook Secret/-tickets
+			Service/-collector Service/-webhook ServiceAccount/-viewer`,
+			"MutatingWebhookConfiguration/zz-"+cut+"-webhook", "ConfigMap/metawire-extra", "ConfigMap/metawire-text",
+			"ServiceAccount/mine", "ServiceAccount/mine-too"),
+		"the least": objectNames("metawire", `
+			ClusterRole/-collector ClusterRole/-viewer ClusterRoleBinding/-collector ClusterRoleBinding/-viewer
+			ConfigMap/-collector Deployment/-collector Pod/-test-stream Role/-collector RoleBinding/-collector
+			Secret/-ca Secret/-tickets Service/-collector ServiceAccount/-viewer`),
+		"cert-manager": objectNames("metawire", `
+			Certificate/-authority Certificate/-collector Certificate/-webhook
+			ClusterRole/-collector ClusterRole/-collector-events ClusterRole/-collector-reviews ClusterRole/-viewer
+			ClusterRoleBinding/-collector ClusterRoleBinding/-collector-events
+			ClusterRoleBinding/-collector-reviews ClusterRoleBinding/-viewer
+			ConfigMap/-collector ConfigMap/-webhook Deployment/-collector Deployment/-webhook
+			Issuer/-authority Issuer/-selfsigned
+			Pod/-test-stream PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
+			Role/-collector Role/-webhook RoleBinding/-collector RoleBinding/-webhook Secret/-tickets
+			Service/-collector Service/-webhook ServiceAccount/-collector ServiceAccount/-viewer ServiceAccount/-webhook`,
+			"MutatingWebhookConfiguration/zz-metawire-webhook"),
+		"inventory alone": objectNames("metawire", `
+			ClusterRole/-collector ClusterRoleBinding/-collector ConfigMap/-collector Deployment/-collector
+			PodDisruptionBudget/-collector Service/-collector ServiceAccount/-collector`),
 	}
 	for name, r := range renderAll(t) {
 		var got []string
 		for _, o := range r.objects {
 			got = append(got, o.GetKind()+"/"+o.GetName())
-			if ns := o.GetNamespace(); ns != namespace && !strings.HasPrefix(o.GetKind(), "Cluster") {
+			if ns := o.GetNamespace(); ns != namespace && !strings.HasPrefix(o.GetKind(), "Cluster") && o.GetKind() != "MutatingWebhookConfiguration" {
 				t.Errorf("%s: %s %s is in namespace %q", name, o.GetKind(), o.GetName(), ns)
 			}
 		}
@@ -124,47 +169,102 @@ func TestObjects(t *testing.T) {
 	}
 }
 
-// TestSelectors: Service, PodDisruptionBudget and Deployment select the
-// collectors, and not the test pod.
+// objectNames puts the prefix before the names of the objects, each kind/name.
+func objectNames(prefix, objects string, more ...string) []string {
+	for o := range strings.FieldsSeq(objects) {
+		more = append(more, strings.Replace(o, "/", "/"+prefix, 1))
+	}
+	slices.Sort(more)
+	return more
+}
+
+// TestSelectors: Service, PodDisruptionBudget, NetworkPolicy and Deployment
+// select the pods of their daemon, and neither the other's nor the test pod.
 func TestSelectors(t *testing.T) {
-	_, objs := mustRender(t, loadChart(t), valueSets["defaults"])
-	d, err := find[appsv1.Deployment](objs, "Deployment", "metawire-collector")
-	if err != nil {
-		t.Fatal(err)
-	}
-	svc, err := find[corev1.Service](objs, "Service", "metawire-collector")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pdb, err := find[policyv1.PodDisruptionBudget](objs, "PodDisruptionBudget", "metawire-collector")
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, objs := mustRender(t, loadChart(t), "networkPolicy: {enabled: true}")
 	test, err := find[corev1.Pod](objs, "Pod", "metawire-test-stream")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, selector := range map[string]map[string]string{
-		"Deployment":          d.Spec.Selector.MatchLabels,
-		"Service":             svc.Spec.Selector,
-		"PodDisruptionBudget": pdb.Spec.Selector.MatchLabels,
-		"topology spread":     d.Spec.Template.Spec.TopologySpreadConstraints[0].LabelSelector.MatchLabels,
-	} {
-		s := labels.SelectorFromSet(selector)
-		if s.Empty() || !s.Matches(labels.Set(d.Spec.Template.Labels)) {
-			t.Errorf("%s: %q does not select the collectors, labelled %v", name, s, d.Spec.Template.Labels)
+	for own, other := range map[string]string{"metawire-collector": "metawire-webhook", "metawire-webhook": "metawire-collector"} {
+		d, err := find[appsv1.Deployment](objs, "Deployment", own)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if s.Matches(labels.Set(test.Labels)) {
-			t.Errorf("%s: %q selects the test pod", name, s)
+		od, err := find[appsv1.Deployment](objs, "Deployment", other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		svc, err := find[corev1.Service](objs, "Service", own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pdb, err := find[policyv1.PodDisruptionBudget](objs, "PodDisruptionBudget", own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy, err := find[networkingv1.NetworkPolicy](objs, "NetworkPolicy", own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, selector := range map[string]map[string]string{
+			"Deployment":          d.Spec.Selector.MatchLabels,
+			"Service":             svc.Spec.Selector,
+			"PodDisruptionBudget": pdb.Spec.Selector.MatchLabels,
+			"NetworkPolicy":       policy.Spec.PodSelector.MatchLabels,
+			"topology spread":     d.Spec.Template.Spec.TopologySpreadConstraints[0].LabelSelector.MatchLabels,
+		} {
+			s := labels.SelectorFromSet(selector)
+			if s.Empty() || !s.Matches(labels.Set(d.Spec.Template.Labels)) {
+				t.Errorf("%s: %s: %q does not select its pods, labelled %v", own, name, s, d.Spec.Template.Labels)
+			}
+			if s.Matches(labels.Set(test.Labels)) || s.Matches(labels.Set(od.Spec.Template.Labels)) {
+				t.Errorf("%s: %s: %q selects the test pod, or the other daemon's", own, name, s)
+			}
+		}
+		if _, ok := d.Spec.Selector.MatchLabels["metawire.dev/own"]; ok {
+			t.Errorf("%s: the Deployment's selector, which no upgrade may change, has metawire.dev/own", own)
 		}
 	}
-	ports := map[string]bool{}
-	for _, p := range d.Spec.Template.Spec.Containers[0].Ports {
-		ports[p.Name] = true
-	}
-	for _, p := range svc.Spec.Ports {
-		if !ports[p.TargetPort.StrVal] {
-			t.Errorf("Service port %s leads to %q, which the collector has not: %v", p.Name, p.TargetPort.StrVal, slices.Sorted(maps.Keys(ports)))
+}
+
+// TestPorts: each port of a Service or a NetworkPolicy is one of the daemon's.
+func TestPorts(t *testing.T) {
+	for _, values := range []string{"networkPolicy: {enabled: true}", "{networkPolicy: {enabled: true}, stream: {plaintext: {enabled: true}}}"} {
+		_, objs := mustRender(t, loadChart(t), values)
+		for _, name := range []string{"metawire-collector", "metawire-webhook"} {
+			d, err := find[appsv1.Deployment](objs, "Deployment", name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			svc, err := find[corev1.Service](objs, "Service", name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			policy, err := find[networkingv1.NetworkPolicy](objs, "NetworkPolicy", name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var ports, served, admitted []string
+			for _, p := range d.Spec.Template.Spec.Containers[0].Ports {
+				ports = append(ports, p.Name)
+			}
+			for _, p := range svc.Spec.Ports {
+				served = append(served, p.TargetPort.StrVal)
+			}
+			for _, p := range policy.Spec.Ingress[0].Ports {
+				admitted = append(admitted, p.Port.StrVal)
+			}
+			served = append(served, "health") // of the kubelet only
+			for _, list := range [][]string{ports, served, admitted} {
+				slices.Sort(list)
+			}
+			if d := cmp.Diff(ports, served); d != "" {
+				t.Errorf("%s: Service (-pod +Service):\n%s", name, d)
+			}
+			if d := cmp.Diff(ports, admitted); d != "" {
+				t.Errorf("%s: NetworkPolicy (-pod +NetworkPolicy):\n%s", name, d)
+			}
 		}
 	}
 }
@@ -220,7 +320,7 @@ func TestConfigChangeRollsOut(t *testing.T) {
 	}
 }
 
-// TestTokens: only the collector gets an API token.
+// TestTokens: only the daemons get an API token.
 func TestTokens(t *testing.T) {
 	_, objs := mustRender(t, loadChart(t), valueSets["defaults"])
 	d, err := find[appsv1.Deployment](objs, "Deployment", "metawire-collector")
@@ -241,54 +341,7 @@ func TestTokens(t *testing.T) {
 	if sa.AutomountServiceAccountToken == nil || *sa.AutomountServiceAccountToken {
 		t.Error("every pod of the ServiceAccount gets a token")
 	}
-	if spec := test.Spec; spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken || spec.ServiceAccountName != "" {
-		t.Error("the test pod gets a token")
-	}
-}
-
-// TestNotes: what users are told after the install.
-func TestNotes(t *testing.T) {
-	for _, tc := range []struct {
-		name, set string
-		want, not []string
-	}{
-		{
-			"defaults", "defaults",
-			[]string{
-				"PLAINTEXT and OPEN", "kubectl rollout status -n metawire deployment/metawire-collector",
-				"helm test -n " + namespace + " " + release, "kubectl port-forward -n metawire service/metawire-collector 45000",
-				"metawire watch --addr 127.0.0.1:45000 --node", "collectorHostname: metawire-collector.metawire.svc",
-				"collectorPort: 45000", `nodeName: "$${FALCO_K8S_NODE_NAME}"`,
-			},
-			[]string{"NOTE:", "<no value>", "{{"},
-		},
-		{"everything", "everything", []string{"3 collectors", ".metawire.svc:50051"}, []string{"NOTE:"}},
-		{
-			"an unknown name", "stream and inventory",
-			[]string{
-				"EVERY API group, because no known type has the name: widgets.", "grep -w '^widgets'",
-				"may read credentials: secrets.", "removeTypes has names that were not in the inventory anyway: nosuch.",
-			},
-			[]string{"applications"},
-		},
-		{"no stream", "inventory alone", []string{"The inventory collects 43 resource types"}, []string{"PLAINTEXT", "helm test", "NOTE:"}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			notes := renderAll(t)[tc.set].files["NOTES.txt"]
-			for _, want := range tc.want {
-				if !strings.Contains(notes, want) {
-					t.Errorf("the notes do not say %q:\n%s", want, notes)
-				}
-			}
-			for _, not := range tc.not {
-				if strings.Contains(notes, not) {
-					t.Errorf("the notes say %q:\n%s", not, notes)
-				}
-			}
-		})
-	}
-	files, _ := mustRender(t, loadChart(t), "addTypes: [secrets]")
-	if !strings.Contains(files["NOTES.txt"], "which is off: they have no") {
-		t.Errorf("the notes do not say that addTypes has no effect:\n%s", files["NOTES.txt"])
+	if spec := test.Spec; spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken || spec.ServiceAccountName != "metawire-viewer" {
+		t.Error("the test pod gets a token of the API, or not the viewer's")
 	}
 }

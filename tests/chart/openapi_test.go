@@ -32,6 +32,9 @@ func TestOldestKubernetesKnowsEveryField(t *testing.T) {
 	for name, r := range renderAll(t) {
 		t.Run(name, func(t *testing.T) {
 			for _, o := range r.objects {
+				if o.GroupVersionKind().Group == certManagerGroup {
+					continue // not of Kubernetes: TestAPIServer checks them, by cert-manager's definitions
+				}
 				if err := conforms(v, o.Object); err != nil {
 					t.Errorf("%s %s: %v", o.GetKind(), o.GetName(), err)
 				}
@@ -129,7 +132,7 @@ func writeSchemas(dir string, swagger []byte) error {
 				return err
 			}
 		}
-		strict(d)
+		closeObjects(d)
 	}
 	// What the API server reads from text or number alike.
 	textOrNumber := map[string]any{"type": []string{"string", "number"}}
@@ -153,8 +156,8 @@ func writeKind(dir, definition string, gvk map[string]any) error {
 	return os.WriteFile(filepath.Join(dir, file), fmt.Appendf(nil, `{"$ref": "definitions.json#/definitions/%s"}`, definition), 0o600)
 }
 
-// strict lets an object with fields of its own have no others.
-func strict(schema map[string]any) {
+// closeObjects lets an object with fields of its own have no others.
+func closeObjects(schema map[string]any) {
 	if _, ok := schema["properties"]; ok && schema["additionalProperties"] == nil {
 		schema["additionalProperties"] = false
 	}

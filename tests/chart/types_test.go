@@ -1,23 +1,18 @@
 package chart_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"pgregory.net/rapid"
 
 	"github.com/metawire/metawire/charts"
-	"github.com/metawire/metawire/collector/config"
 	"github.com/metawire/metawire/collector/source"
 )
 
@@ -29,72 +24,6 @@ func (k typeKey) name() string {
 		return k.resource
 	}
 	return k.resource + "." + k.group
-}
-
-// settings are the values that a property test varies.
-type settings struct {
-	stream, inventory bool
-	add, remove       []string
-	clusterID         string
-	ports             [3]int // stream, health, metrics
-	burst             int    // 0: not set
-	rate              float64
-	maxAge            string
-	replicas          int
-}
-
-func (s settings) values() string {
-	pacing := map[string]any{}
-	if s.burst > 0 {
-		pacing["burst"] = s.burst
-	}
-	if s.rate > 0 {
-		pacing["rate"] = s.rate
-	}
-	v, err := json.Marshal(map[string]any{
-		"clusterID":   s.clusterID,
-		"addTypes":    s.add,
-		"removeTypes": s.remove,
-		"stream":      map[string]any{"enabled": s.stream, "port": s.ports[0], "pacing": pacing, "maxAge": s.maxAge},
-		"inventory":   map[string]any{"enabled": s.inventory},
-		"collector": map[string]any{
-			"replicas": s.replicas,
-			"ports":    map[string]any{"health": s.ports[1], "metrics": s.ports[2]},
-		},
-	})
-	if err != nil {
-		return err.Error()
-	}
-	return string(v)
-}
-
-// unknown types collide with each other and with known ones on purpose.
-var unknownTypes = []string{
-	"applications.argoproj.io", "applications.app.k8s.io", "applications",
-	"pods.metrics.k8s.io", "deployments.extensions", "widgets", "widgets.example.com", "a-b", "a-b.c", "a.c",
-}
-
-func drawSettings(types []charts.ResourceType) *rapid.Generator[settings] {
-	names := slices.Clone(unknownTypes)
-	for _, rt := range types {
-		names = append(names, rt.Name(), rt.Resource)
-	}
-	some := rapid.SliceOfN(rapid.OneOf(rapid.SampledFrom(names), rapid.SampledFrom(unknownTypes)), 0, 8)
-	return rapid.Custom(func(t *rapid.T) settings {
-		s := settings{
-			stream:    rapid.Bool().Draw(t, "stream"),
-			add:       some.Draw(t, "add"),
-			remove:    some.Draw(t, "remove"),
-			clusterID: rapid.StringMatching(`[a-z0-9_-]{1,20}`).Draw(t, "clusterID"),
-			burst:     rapid.OneOf(rapid.Just(0), rapid.IntRange(1, 1000000)).Draw(t, "burst"),
-			maxAge:    rapid.SampledFrom([]string{"", "0", "1m", "6h", "90m", "1h30m", "99999h"}).Draw(t, "maxAge"),
-			replicas:  rapid.IntRange(1, 100).Draw(t, "replicas"),
-		}
-		s.inventory = !s.stream || rapid.Bool().Draw(t, "inventory")
-		s.rate = rapid.OneOf(rapid.Just(0.0), rapid.Float64Range(math.SmallestNonzeroFloat64, 1000000)).Draw(t, "rate")
-		copy(s.ports[:], rapid.SliceOfNDistinct(rapid.IntRange(1024, 65535), 3, 3, rapid.ID).Draw(t, "ports"))
-		return s
-	})
 }
 
 // collected applies addTypes and removeTypes as docs and values say, on its
@@ -192,7 +121,8 @@ func TestRBACEqualsConfiguredTypes(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkRole(t, objs, types, s, inventory)
-		checkConfig(t, objs, s, inventory)
+		checkCollectorConfig(t, objs, s, inventory)
+		checkWebhookConfig(t, objs, s)
 	})
 }
 
@@ -227,58 +157,7 @@ func checkRole(t *rapid.T, objs []*unstructured.Unstructured, types []charts.Res
 			t.Fatalf("%v is granted and was not added", k)
 		}
 	}
-	for _, o := range objs {
-		if k := o.GetKind(); (k == "ClusterRole" || k == "Role") && o.GetName() != role.Name {
-			t.Fatalf("%s %s grants more", k, o.GetName())
-		}
-	}
-}
-
-func checkConfig(t *rapid.T, objs []*unstructured.Unstructured, s settings, inventory map[typeKey]bool) {
-	cm, err := find[corev1.ConfigMap](objs, "ConfigMap", "metawire-collector")
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := config.Decode([]byte(cm.Data["collector.yaml"]))
-	if err != nil {
-		t.Fatalf("the collector refuses its configuration: %v\n%s", err, cm.Data["collector.yaml"])
-	}
-	want := config.Config{
-		APIVersion: config.APIVersion,
-		Kind:       config.Kind,
-		ClusterID:  s.clusterID,
-		Health:     config.Listener{Address: fmt.Sprintf(":%d", s.ports[1])},
-		Metrics:    config.Listener{Address: fmt.Sprintf(":%d", s.ports[2])},
-		Stream: config.Stream{
-			Enabled:       s.stream,
-			Address:       fmt.Sprintf(":%d", s.ports[0]),
-			TLS:           config.TLS{Mode: config.TLSDisabled},
-			Pacing:        config.Pacing{Burst: config.DefaultPacingBurst, Rate: config.DefaultPacingRate},
-			MaxAge:        config.Duration(config.DefaultMaxAge),
-			Authorization: config.AuthorizationDisabled,
-		},
-		Inventory: config.Inventory{Enabled: s.inventory, Contract: config.ContractObjects, Resources: []string{}},
-	}
-	if s.burst > 0 {
-		want.Stream.Pacing.Burst = s.burst
-	}
-	if s.rate > 0 {
-		want.Stream.Pacing.Rate = s.rate
-	}
-	if s.maxAge != "" {
-		age, err := time.ParseDuration(s.maxAge)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want.Stream.MaxAge = config.Duration(age)
-	}
-	for k := range inventory {
-		want.Inventory.Resources = append(want.Inventory.Resources, k.name())
-	}
-	slices.Sort(want.Inventory.Resources)
-	if d := cmp.Diff(want, *got); d != "" {
-		t.Fatalf("the configuration is not what the values say (-values +configuration):\n%s", d)
-	}
+	checkOtherRoles(t, objs, s)
 }
 
 // TestStreamedTypes: the types that the chart lets the collector watch are

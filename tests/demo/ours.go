@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -139,7 +140,7 @@ func current() bool {
 		return false
 	}
 	errChanged := errors.New("changed")
-	for _, source := range []string{"Dockerfile", "go.mod", "go.sum", "charts", "cmd", "collector", "internal", filepath.Join("tests", "image")} {
+	for _, source := range []string{"Dockerfile", "go.mod", "go.sum", "charts", "cmd", "collector", "internal", "webhook", filepath.Join("tests", "image")} {
 		err := filepath.WalkDir(source, func(_ string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -165,6 +166,9 @@ func (n *node) install(ctx context.Context, s *site) (string, error) {
 	if err := n.helm(ctx, s, image, "Never"); err != nil {
 		return "", err
 	}
+	if err := s.grant(ctx); err != nil {
+		return "", err
+	}
 	// This machine has a route to the cluster's Services.
 	service, err := s.api.CoreV1().Services(namespace).Get(ctx, collectorName, metav1.GetOptions{})
 	if err != nil {
@@ -175,7 +179,7 @@ func (n *node) install(ctx context.Context, s *site) (string, error) {
 
 func (n *node) next(s *site, addr string) []string {
 	return n.nextLocal(s,
-		"  bin/metawire watch --node "+s.node+" --addr "+addr,
+		"  bin/metawire "+strings.Join(s.watch(addr), " "),
 		"  kubectl -n "+shop+" rollout restart deployment/"+web,
 		"  kubectl -n "+namespace+" delete pod -l app.kubernetes.io/component=collector   # the stream comes back",
 	)

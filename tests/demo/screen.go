@@ -126,8 +126,8 @@ func (l *lines) show(line []byte) {
 
 // watchCommand runs metawire watch on this terminal until ctx ends, which is no
 // error.
-func watchCommand(ctx context.Context, node, addr string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join("bin", "metawire"), "watch", "--node", node, "--addr", addr)
+func watchCommand(ctx context.Context, args []string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join("bin", "metawire"), args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second

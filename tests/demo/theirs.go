@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,6 +46,9 @@ func (t *theirs) install(ctx context.Context, s *site) (string, error) {
 		t.screen.line("  " + archive + " to a registry, and IMAGE=registry/name:tag make demo.")
 	}
 	if err := t.helm(ctx, s, image, "IfNotPresent"); err != nil {
+		return "", err
+	}
+	if err := s.grant(ctx); err != nil {
 		return "", err
 	}
 	return t.forward(ctx, s)
@@ -89,7 +93,7 @@ func (t *theirs) next(s *site, _ string) []string {
 	return []string{
 		"It goes on running. Try:", "",
 		"  kubectl -n " + namespace + " port-forward service/" + collectorName + " " + streamPort,
-		"  bin/metawire watch --node " + s.node,
+		"  bin/metawire " + strings.Join(s.watch("localhost:"+streamPort), " "),
 		"  make demo-down", "",
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +24,7 @@ type site struct {
 	config     *rest.Config
 	api        kubernetes.Interface
 	node       string // whose metadata is shown
+	secure     bool   // the stream has TLS and asks for a token: see grant
 }
 
 // open makes clients and picks the node: the first that is ready and takes
@@ -102,16 +104,16 @@ func (d *demo) show(ctx context.Context, s *site, w workload, addr string) error
 	recorded := make(chan error, 1)
 	go func() {
 		recorded <- subscriber.Run(ctx, subscriber.Options{
-			Target: subscriber.Target{Addr: addr}, Node: s.node, Kinds: contractKinds(), Patience: 10 * time.Second,
+			Target: s.target(addr), Node: s.node, Kinds: contractKinds(), Patience: 10 * time.Second,
 		}, r)
 	}()
-	d.screen.title("$ bin/metawire watch --node " + s.node + " --addr " + addr)
+	d.screen.title("$ bin/metawire " + strings.Join(s.watch(addr), " "))
 	d.screen.line("and meanwhile: a label, two more pods, a rollout")
 	d.screen.line("")
 	showing, end := context.WithCancel(ctx)
 	defer end()
 	shown := make(chan error, 1)
-	go func() { shown <- watchCommand(showing, s.node, addr) }()
+	go func() { shown <- watchCommand(showing, s.watch(addr)) }()
 	played := make(chan error, 1)
 	go func() { played <- d.play(showing, w, r) }()
 	var err error

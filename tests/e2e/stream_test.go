@@ -31,16 +31,18 @@ const (
 // fleet are subscribers of one node that behave like the plugin.
 type fleet struct{ plugins []*plugin.Client }
 
-// subscribe starts n subscribers.
+// subscribe starts n subscribers, with the token of a viewer: they are outside
+// of the cluster, so no address speaks for them.
 func (w *world) subscribe(t *testing.T, addr string, n int) *fleet {
 	t.Helper()
-	f := &fleet{}
+	f, ca, token := &fleet{}, w.authority(t), w.viewer(t)
 	t.Cleanup(f.stop)
 	for range n {
 		f.plugins = append(f.plugins, plugin.Start(plugin.Options{
 			Node:   w.node,
 			Kinds:  []string{"Pod", "Namespace", "Deployment", "Service", "ReplicaSet", "ReplicaController"},
 			Target: func() string { return addr },
+			CA:     ca, ServerName: collectorHost, Token: token,
 		}))
 	}
 	return f

@@ -23,6 +23,9 @@ const (
 	nodeNameField     = "spec.nodeName"
 )
 
+// programs is where our own image has its programs.
+const programs = "/usr/local/bin/"
+
 // falcoProgram is where Falco's image has it.
 const falcoProgram = "/usr/bin/falco"
 
@@ -50,6 +53,9 @@ func wire(pod *corev1.Pod, i int, s Settings) Decision {
 	}
 	if occupied(c, wiring.GeneratedDir) || occupied(c, wiring.CADir) {
 		return stoodDown(Taken, "container %q mounts something at, above or below %s", c.Name, path.Dir(wiring.GeneratedDir))
+	}
+	if i := slices.IndexFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return mayConfigure(m) && m.SubPathExpr != "" }); i >= 0 {
+		return stoodDown(Taken, "container %q mounts %s by subPathExpr, whose variables another container does not have", c.Name, c.VolumeMounts[i].MountPath)
 	}
 	variable, ok := nodeName(c)
 	if !ok {
@@ -94,6 +100,9 @@ func addable(c *corev1.Container) (Decision, bool) {
 	for i, arg := range line {
 		if arg == "--" {
 			return stoodDown(Command, "the command line of container %q has \"--\", after which options have no effect", c.Name), false
+		}
+		if strings.Contains(arg, "config_files=") {
+			return stoodDown(Configured, "the command line of container %q sets config_files as a whole, to which Falco refuses to append", c.Name), false
 		}
 		if strings.Contains(arg, "k8smeta") && (strings.HasPrefix(arg, "-") || i > 0 && (line[i-1] == "-o" || line[i-1] == "--option")) {
 			return stoodDown(Configured, "the command line of container %q configures k8smeta", c.Name), false
@@ -153,11 +162,12 @@ func initContainer(c *corev1.Container, task wiring.Task, s Settings) corev1.Con
 	data, _ := json.Marshal(task) // strings, numbers and flags: there is no error
 	init := corev1.Container{
 		Name: wiring.InitContainer, Image: s.Image, ImagePullPolicy: s.ImagePullPolicy,
-		Command: []string{"/usr/local/bin/wire"},
+		Command: []string{programs + "wire"},
 		Env:     []corev1.EnvVar{{Name: wiring.TaskVariable, Value: escape(string(data))}},
 		Resources: corev1.ResourceRequirements{
 			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi")},
-			Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("128Mi")},
+			// Both, for namespaces whose quota asks for limits.
+			Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("128Mi")},
 		},
 		SecurityContext: &corev1.SecurityContext{
 			RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To[int64](65532), RunAsGroup: ptr.To[int64](65532),
@@ -188,7 +198,10 @@ func escape(value string) string { return strings.ReplaceAll(value, "$(", "$$(")
 // the init container is not shown the host's devices, processes and sockets.
 func mayConfigure(m corev1.VolumeMount) bool {
 	p := path.Clean(m.MountPath) + "/"
-	return !slices.ContainsFunc([]string{"/dev/", "/host/", "/proc/", "/run/", "/sys/", "/var/run/"}, func(dir string) bool {
+	if strings.HasPrefix(programs, p) || p == "//" {
+		return false // it would hide our own program
+	}
+	return !slices.ContainsFunc([]string{"/dev/", "/host/", "/proc/", "/run/", "/sys/", programs, "/var/run/"}, func(dir string) bool {
 		return strings.HasPrefix(p, dir)
 	})
 }

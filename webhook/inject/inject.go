@@ -4,7 +4,6 @@ package inject
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 
@@ -153,8 +152,8 @@ func unresolved(s Settings) Decision {
 	return stoodDown(Unresolved, "the pod cannot resolve %s, since its dnsPolicy is not ClusterFirstWithHostNet or ClusterFirst on a network of its own, and the address of the collector's Service is not known yet", s.Host)
 }
 
-// endpoint is the stream's host:port.
-func (s Settings) endpoint() string { return net.JoinHostPort(s.Host, strconv.Itoa(s.Port)) }
+// endpoint is the stream's host:port; the host is a DNS name.
+func (s Settings) endpoint() string { return s.Host + ":" + strconv.Itoa(s.Port) }
 
 // Names of what is added to a pod.
 const (

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/metawire/metawire/internal/wiring"
 	"github.com/metawire/metawire/webhook/inject"
@@ -167,6 +168,37 @@ func TestDecisions(t *testing.T) {
 		"the host's /run is mounted": {func(p *corev1.Pod, _ *inject.Settings) {
 			falco(p).VolumeMounts = append(falco(p).VolumeMounts, corev1.VolumeMount{Name: "run", MountPath: "/run/"})
 		}, left(inject.Taken), nil},
+		"a mount by subPathExpr": {func(p *corev1.Pod, _ *inject.Settings) {
+			falco(p).VolumeMounts[2].SubPathExpr = "$(HOST_ROOT)/falco.yaml"
+		}, left(inject.Taken), nil},
+		"a mount over our program": {func(p *corev1.Pod, _ *inject.Settings) {
+			falco(p).VolumeMounts = append(falco(p).VolumeMounts, corev1.VolumeMount{Name: "dev", MountPath: "/usr/local"}, corev1.VolumeMount{Name: "dev", MountPath: "/usr/local/bin/x"})
+		}, wired, func(p *corev1.Pod) (any, any) {
+			return slices.ContainsFunc(paths(ours(p).VolumeMounts), func(m string) bool { return strings.HasPrefix(m, "/usr/local") }), false
+		}},
+		"config_files set as a whole": {func(p *corev1.Pod, _ *inject.Settings) {
+			falco(p).Args = append(falco(p).Args, "-o", "config_files=/a.yaml")
+		}, left(inject.Configured), nil},
+		"the init container's rights": {func(p *corev1.Pod, _ *inject.Settings) {
+			falco(p).VolumeMounts[0].MountPropagation = ptr.To(corev1.MountPropagationHostToContainer)
+		}, wired, func(p *corev1.Pod) (any, any) {
+			c := ours(p)
+			writable := 0
+			for _, m := range c.VolumeMounts {
+				if !m.ReadOnly || m.MountPropagation != nil {
+					writable++
+				}
+			}
+			audience := ""
+			for _, v := range p.Spec.Volumes {
+				if v.Projected != nil {
+					audience = v.Projected.Sources[0].ServiceAccountToken.Audience
+				}
+			}
+			sc := c.SecurityContext
+			return []any{writable, audience, *sc.RunAsNonRoot, *sc.ReadOnlyRootFilesystem, *sc.AllowPrivilegeEscalation, sc.Capabilities.Drop},
+				[]any{1, wiring.Audience, true, true, false, []corev1.Capability{"ALL"}}
+		}},
 		"plaintext stream": {func(_ *corev1.Pod, s *inject.Settings) { s.CA = nil }, wired, func(p *corev1.Pod) (any, any) {
 			_, has := p.Annotations[wiring.CAAnnotation]
 			return []bool{has, task(p).TLS, slices.Contains(paths(falco(p).VolumeMounts), wiring.CADir)}, []bool{false, false, false}

@@ -15,7 +15,11 @@ stream:
   enabled: {{ .Values.stream.enabled }}
   address: {{ printf ":%v" .Values.stream.port | quote }}
   tls:
-    mode: disabled
+    {{- include "metawire.tls.config" (list . "collector") | nindent 4 }}
+  {{- if .Values.stream.plaintext.enabled }}
+  plaintext:
+    address: {{ printf ":%v" .Values.stream.plaintext.port | quote }}
+  {{- end }}
   {{- with .Values.stream.pacing }}
   pacing:
     {{- toYaml . | nindent 4 }}
@@ -23,9 +27,64 @@ stream:
   {{- if ne (toString .Values.stream.maxAge) "" }}
   maxAge: {{ .Values.stream.maxAge | toString | quote }}
   {{- end }}
-  authorization: disabled
+  authorization: {{ .Values.stream.authorization }}
+  {{- if include "metawire.authorizes" . }}
+  trustNodeAddresses: {{ .Values.stream.trustNodeAddresses }}
+  tickets:
+    secret:
+      namespace: {{ .Release.Namespace | quote }}
+      name: {{ include "metawire.fullname" . }}-tickets
+  {{- end }}
+report:
+  unwiredPods: {{ include "metawire.webhook.enabled" . | eq "true" }}
 inventory:
   enabled: {{ .Values.inventory.enabled }}
   resources:
     {{- (include "metawire.types" . | fromJson).inventory | toYaml | nindent 4 }}
+{{- end }}
+
+{{- /* The webhook's configuration file. */}}
+{{- define "metawire.webhook.config" -}}
+apiVersion: metawire.dev/v1alpha1
+kind: WebhookConfig
+address: {{ printf ":%v" .Values.webhook.port | quote }}
+health:
+  address: {{ printf ":%v" .Values.webhook.ports.health | quote }}
+metrics:
+  address: {{ printf ":%v" .Values.webhook.ports.metrics | quote }}
+{{- if ne .Values.tls.source "certManager" }}
+configuration: {{ include "metawire.webhook.configurationName" . }}
+{{- end }}
+tls:
+  {{- include "metawire.tls.config" (list . "webhook") | nindent 2 }}
+stream:
+  host: {{ include "metawire.collector.host" . }}
+  port: {{ .Values.stream.port }}
+  service:
+    namespace: {{ .Release.Namespace | quote }}
+    name: {{ include "metawire.collector.name" . }}
+image:
+  name: {{ include "metawire.image" . | quote }}
+  pullPolicy: {{ .Values.image.pullPolicy }}
+  {{- with .Values.webhook.imagePullSecrets }}
+  pullSecrets:
+    {{- range . }}
+    - {{ .name | quote }}
+    {{- end }}
+  {{- end }}
+plugin:
+  {{- with .Values.webhook.plugin }}
+  source: {{ .source }}
+  {{- if eq .source "registry" }}
+  reference: {{ required "webhook.plugin.reference: where the plugin's artifact is, is required when webhook.plugin.source is registry" .reference | quote }}
+  {{- else }}
+  path: {{ required (printf "webhook.plugin.path: where the library is, is required when webhook.plugin.source is %s" .source) .path | quote }}
+  {{- end }}
+  {{- if eq .source "image" }}
+  image: {{ required "webhook.plugin.image: an image is required when webhook.plugin.source is image" .image | quote }}
+  {{- end }}
+  {{- if and .plainHTTP (ne .source "preinstalled") }}
+  plainHTTP: true
+  {{- end }}
+  {{- end }}
 {{- end }}

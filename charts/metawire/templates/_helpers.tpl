@@ -19,6 +19,30 @@
 {{- include "metawire.fullname" . }}-collector
 {{- end }}
 
+{{- define "metawire.webhook.name" -}}
+{{- include "metawire.fullname" . }}-webhook
+{{- end }}
+
+{{- /* Configurations are called in the order of their names: a late one sees the
+containers that others added. */}}
+{{- define "metawire.webhook.configurationName" -}}
+zz-{{ include "metawire.webhook.name" . }}
+{{- end }}
+
+{{- define "metawire.viewer.name" -}}
+{{- include "metawire.fullname" . }}-viewer
+{{- end }}
+
+{{- /* "true" or nothing: without a stream there is nothing to wire Falco to. */}}
+{{- define "metawire.webhook.enabled" -}}
+{{- if and .Values.webhook.enabled .Values.stream.enabled }}true{{ end -}}
+{{- end }}
+
+{{- /* "true" or nothing: whether subscribers are told apart, be it for the log. */}}
+{{- define "metawire.authorizes" -}}
+{{- if and .Values.stream.enabled (ne .Values.stream.authorization "disabled") }}true{{ end -}}
+{{- end }}
+
 {{- /* DNS name of the collector's Service, good in every namespace. */}}
 {{- define "metawire.collector.host" -}}
 {{- include "metawire.collector.name" . }}.{{ .Release.Namespace }}.svc
@@ -27,6 +51,12 @@
 {{- define "metawire.collector.serviceAccountName" -}}
 {{- with .Values.collector.serviceAccount -}}
 {{- .name | default (.create | ternary (include "metawire.collector.name" $) "default") -}}
+{{- end -}}
+{{- end }}
+
+{{- define "metawire.webhook.serviceAccountName" -}}
+{{- with .Values.webhook.serviceAccount -}}
+{{- .name | default (.create | ternary (include "metawire.webhook.name" $) "default") -}}
 {{- end -}}
 {{- end }}
 
@@ -46,6 +76,15 @@ app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/name: {{ include "metawire.name" $root | quote }}
 app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- /* Labels of a pod, and of no selector: those may not change. The first keeps
+the pod away from every Metawire's webhook. Arguments: root context, component,
+the user's labels. */}}
+{{- define "metawire.podLabels" -}}
+{{- $own := include "metawire.selectorLabels" . | fromYaml -}}
+{{- $_ := set $own "metawire.dev/own" "true" -}}
+{{- merge $own (index . 2) | toYaml -}}
 {{- end }}
 
 {{- define "metawire.image" -}}
@@ -71,13 +110,14 @@ capabilities:
 readOnlyRootFilesystem: true
 {{- end }}
 
-{{- /* Where pods may run: nodeSelector, tolerations. */}}
-{{- define "metawire.collector.placement" -}}
-{{- with .Values.collector.nodeSelector }}
+{{- /* Where pods may run: nodeSelector, tolerations. Argument: the values of a
+component. */}}
+{{- define "metawire.placement" -}}
+{{- with .nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.collector.tolerations }}
+{{- with .tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -39,8 +39,12 @@ type Options struct {
 	Kinds []string
 	// Target returns the address for the next attempt, as a Service would.
 	Target func() string
-	// CA verifies the server; nil is plaintext.
-	CA *x509.CertPool
+	// CA verifies the server; nil is plaintext. ServerName is the name that its
+	// certificate must carry, default the target's host.
+	CA         *x509.CertPool
+	ServerName string
+	// Token is a bearer token to present, which the plugin itself has none of.
+	Token credentials.PerRPCCredentials
 }
 
 // End is how a stream ended.
@@ -158,9 +162,13 @@ func (c *Client) ended(err error) {
 func (c *Client) stream(ctx context.Context) error {
 	creds := insecure.NewCredentials()
 	if c.options.CA != nil {
-		creds = credentials.NewClientTLSFromCert(c.options.CA, "")
+		creds = credentials.NewClientTLSFromCert(c.options.CA, c.options.ServerName)
 	}
-	conn, err := grpc.NewClient(c.options.Target(), grpc.WithTransportCredentials(creds), grpc.WithNoProxy())
+	options := []grpc.DialOption{grpc.WithTransportCredentials(creds), grpc.WithNoProxy()}
+	if c.options.Token != nil {
+		options = append(options, grpc.WithPerRPCCredentials(c.options.Token))
+	}
+	conn, err := grpc.NewClient(c.options.Target(), options...)
 	if err != nil {
 		return err
 	}

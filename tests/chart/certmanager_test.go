@@ -1,0 +1,73 @@
+package chart_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+	sigsyaml "sigs.k8s.io/yaml"
+)
+
+const certManagerGroup = "cert-manager.io"
+
+// defineCertManager gives the API server cert-manager's own definitions of the
+// kinds that the chart renders, and waits until it serves them.
+func defineCertManager(t *testing.T, client dynamic.Interface) {
+	t.Helper()
+	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	for _, plural := range []string{"issuers", "certificates"} {
+		text, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "deploy", "crds", certManagerGroup+"_"+plural+".yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		crd := &unstructured.Unstructured{}
+		if err := sigsyaml.Unmarshal(text, &crd.Object); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := crds.Create(t.Context(), crd, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		waitEstablished(t, crds, crd.GetName())
+	}
+}
+
+// waitEstablished blocks until the definition is served, for a minute at most.
+func waitEstablished(t *testing.T, crds dynamic.ResourceInterface, name string) {
+	t.Helper()
+	limit := int64(time.Minute / time.Second)
+	w, err := crds.Watch(t.Context(), metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String(), TimeoutSeconds: &limit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		crd, ok := e.Object.(*unstructured.Unstructured)
+		if e.Type == watch.Error || !ok {
+			t.Fatalf("watch of definition %s: %v", name, e.Object)
+		}
+		status, _, err := unstructured.NestedMap(crd.Object, "status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conditions, _ := status["conditions"].([]any) // null at first
+		for _, c := range conditions {
+			if c, ok := c.(map[string]any); ok && c["type"] == "Established" && c["status"] == "True" {
+				return
+			}
+		}
+	}
+	t.Fatalf("definition %s is not served after a minute", name)
+}

@@ -1,0 +1,137 @@
+package chart_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"pgregory.net/rapid"
+
+	"github.com/metawire/metawire/collector/config"
+	"github.com/metawire/metawire/internal/strict"
+)
+
+// checkCollectorConfig: the collector's own loader takes what was rendered, and
+// finds in it what the values say, or the collector's default.
+func checkCollectorConfig(t *rapid.T, objs []*unstructured.Unstructured, s settings, inventory map[typeKey]bool) {
+	resources := []string{}
+	for k := range inventory {
+		resources = append(resources, k.name())
+	}
+	slices.Sort(resources)
+	pacing := map[string]any{"burst": config.DefaultPacingBurst, "rate": config.DefaultPacingRate}
+	stream := map[string]any{
+		"enabled": s.stream,
+		"address": fmt.Sprintf(":%d", s.ports[0]),
+		"tls":     wantTLS(s, "collector"),
+		"pacing":  pacing,
+		"maxAge":  config.DefaultMaxAge.String(),
+
+		"authorization": s.authorization,
+	}
+	if s.burst > 0 {
+		pacing["burst"] = s.burst
+	}
+	if s.rate > 0 {
+		pacing["rate"] = s.rate
+	}
+	if s.maxAge != "" {
+		stream["maxAge"] = s.maxAge
+	}
+	if s.plaintext {
+		stream["plaintext"] = map[string]any{"address": fmt.Sprintf(":%d", s.ports[3])}
+	}
+	if s.stream && s.authorization != "disabled" {
+		stream["trustNodeAddresses"] = s.trustNodeAddresses
+		stream["tickets"] = map[string]any{"secret": map[string]any{"namespace": namespace, "name": "metawire-tickets"}}
+	}
+	checkFile(t, objs, "metawire-collector", "collector.yaml", config.Decode, map[string]any{
+		"apiVersion": config.APIVersion,
+		"kind":       config.Kind,
+		"clusterID":  s.clusterID,
+		"health":     map[string]any{"address": fmt.Sprintf(":%d", s.ports[1])},
+		"metrics":    map[string]any{"address": fmt.Sprintf(":%d", s.ports[2])},
+		"stream":     stream,
+		"report":     map[string]any{"unwiredPods": s.wires()},
+		"inventory":  map[string]any{"enabled": s.inventory, "resources": resources},
+	})
+}
+
+// checkWebhookConfig: the webhook's file says what the values say, and nothing
+// else.
+func checkWebhookConfig(t *rapid.T, objs []*unstructured.Unstructured, s settings) {
+	if !s.wires() {
+		if _, err := find[corev1.ConfigMap](objs, "ConfigMap", "metawire-webhook"); err == nil {
+			t.Fatal("a webhook is configured that is off")
+		}
+		return
+	}
+	image := map[string]any{"name": "ghcr.io/metawire/metawire:0.1.0", "pullPolicy": "IfNotPresent"}
+	if s.pullSecrets != nil {
+		image["pullSecrets"] = s.pullSecrets
+	}
+	want := map[string]any{
+		"apiVersion": "metawire.dev/v1alpha1",
+		"kind":       "WebhookConfig",
+		"address":    fmt.Sprintf(":%d", s.webhookPorts[0]),
+		"health":     map[string]any{"address": fmt.Sprintf(":%d", s.webhookPorts[1])},
+		"metrics":    map[string]any{"address": fmt.Sprintf(":%d", s.webhookPorts[2])},
+		"tls":        wantTLS(s, "webhook"),
+		"stream": map[string]any{
+			"host": "metawire-collector.metawire.svc", "port": s.ports[0],
+			"service": map[string]any{"namespace": namespace, "name": "metawire-collector"},
+		},
+		"image":  image,
+		"plugin": s.plugin,
+	}
+	if s.tls != "certManager" {
+		want["configuration"] = "zz-metawire-webhook"
+	}
+	checkFile(t, objs, "metawire-webhook", "webhook.yaml", decodeMap, want)
+}
+
+func decodeMap(data []byte) (*map[string]any, error) {
+	into := map[string]any{}
+	return &into, strict.Decode(data, &into)
+}
+
+func wantTLS(s settings, component string) map[string]any {
+	if s.tls == "selfManaged" {
+		name := "metawire-" + component
+		return map[string]any{
+			"mode":     "selfManaged",
+			"secret":   map[string]any{"namespace": namespace, "name": "metawire-ca"},
+			"dnsNames": []string{name, name + ".metawire", name + ".metawire.svc"},
+		}
+	}
+	return map[string]any{
+		"mode": "files", "certFile": "/etc/metawire-tls/tls.crt", "keyFile": "/etc/metawire-tls/tls.key", "caFile": "/etc/metawire-tls/ca.crt",
+	}
+}
+
+// checkFile compares what a daemon's loader makes of the file in the ConfigMap
+// and of the one that is wanted.
+func checkFile[T any](t *rapid.T, objs []*unstructured.Unstructured, configMap, file string, decode func([]byte) (*T, error), want map[string]any) {
+	cm, err := find[corev1.ConfigMap](objs, "ConfigMap", configMap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decode([]byte(cm.Data[file]))
+	if err != nil {
+		t.Fatalf("%s is refused by its loader: %v\n%s", file, err, cm.Data[file])
+	}
+	text, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted, err := decode(text)
+	if err != nil {
+		t.Fatalf("what is wanted of %s is refused by its loader: %v\n%s", file, err, text)
+	}
+	if d := cmp.Diff(wanted, got); d != "" {
+		t.Fatalf("%s is not what the values say (-values +file):\n%s\n%s", file, d, cm.Data[file])
+	}
+}

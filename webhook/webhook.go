@@ -1,0 +1,228 @@
+// Package webhook is the admission server that wires Falco pods: it decodes,
+// lets package inject decide, and answers. It keeps its own caBundle current,
+// and follows the addresses of the collector's Service.
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/metawire/metawire/internal/certs"
+	"github.com/metawire/metawire/internal/version"
+	"github.com/metawire/metawire/internal/wiring"
+	"github.com/metawire/metawire/webhook/config"
+	"github.com/metawire/metawire/webhook/inject"
+)
+
+// linger is how long the server goes on after it was told to end: so long a
+// Service may go on sending requests here.
+const linger = 5 * time.Second
+
+// configPoll is how often the configuration file is read again.
+const configPoll = 5 * time.Second
+
+// errNotReady is why a pod is admitted as it is at first.
+var errNotReady = errors.New("the webhook has not started in full: it does not know its authority yet")
+
+// Webhook is the admission server.
+type Webhook struct {
+	cfg      *config.Config
+	api      kubernetes.Interface
+	log      *slog.Logger
+	registry *prometheus.Registry
+	metrics  *Metrics
+	certs    *certs.Certs
+	inject   func(*corev1.Pod, inject.Settings) (*corev1.Pod, inject.Decision)
+
+	settings atomic.Pointer[inject.Settings] // nil until all of known is known
+	kept     atomic.Bool                     // the caBundle is current
+	keep     chan struct{}
+
+	mu    sync.Mutex
+	known known
+}
+
+// known is what settings are made of besides the configuration.
+type known struct {
+	bundle    []byte
+	addresses []string
+}
+
+// New returns a webhook. It reads the TLS files, if any; it does not contact the
+// API server yet.
+func New(cfg *config.Config, api kubernetes.Interface, log *slog.Logger) (*Webhook, error) {
+	w := &Webhook{cfg: cfg, api: api, log: log, registry: prometheus.NewRegistry(), inject: inject.Pod, keep: make(chan struct{}, 1)}
+	w.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	w.metrics = NewMetrics(w.registry)
+	var err error
+	if w.certs, err = certs.New(cfg.TLS, api, log, certs.NewMetrics(w.registry), certs.Options{}); err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	w.certs.OnBundle(func(bundle []byte) {
+		w.update(func(k *known) { k.bundle = bundle })
+		w.wakeKeeper()
+	})
+	return w, nil
+}
+
+// update takes in what has become known, and makes the settings anew.
+func (w *Webhook) update(change func(*known)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(&w.known)
+	if len(w.known.bundle) == 0 {
+		return
+	}
+	w.settings.Store(&inject.Settings{
+		Version: version.Version, Host: w.cfg.Stream.Host, Port: w.cfg.Stream.Port,
+		Addresses: w.known.addresses, CA: w.known.bundle,
+		Image: w.cfg.Image.Name, ImagePullPolicy: corev1.PullPolicy(w.cfg.Image.PullPolicy), ImagePullSecrets: w.cfg.Image.PullSecrets,
+		Plugin: wiring.Plugin(w.cfg.Plugin),
+	})
+}
+
+// ready tells what is missing, nil if nothing.
+func (w *Webhook) ready(ctx context.Context) error {
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("ending")
+	case w.settings.Load() == nil:
+		return errNotReady
+	case !w.kept.Load():
+		return fmt.Errorf("the caBundle of %s is not current", w.cfg.Configuration)
+	}
+	select {
+	case <-w.certs.Ready():
+		return nil
+	default:
+		return errors.New("no certificate yet")
+	}
+}
+
+// Run serves until ctx ends, and for 5 s after that. It returns nil then, an
+// error if it cannot serve.
+func (w *Webhook) Run(ctx context.Context) error {
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, failed := errgroup.WithContext(serving)
+	mutate := http.NewServeMux()
+	mutate.Handle("POST /mutate", &admission.Webhook{Handler: w})
+	health := http.NewServeMux()
+	health.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(rw, "ok") })
+	health.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
+		if err := w.ready(ctx); err != nil {
+			http.Error(rw, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintln(rw, "ok")
+	})
+	metrics := http.NewServeMux()
+	metrics.Handle("GET /metrics", promhttp.HandlerFor(w.registry, promhttp.HandlerOpts{Registry: w.registry}))
+	for _, s := range []struct {
+		key, address string
+		handler      http.Handler
+		tls          *tls.Config
+	}{
+		{"address", w.cfg.Address, mutate, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: w.certs.GetCertificate}},
+		{"health.address", w.cfg.Health.Address, health, nil},
+		{"metrics.address", w.cfg.Metrics.Address, metrics, nil},
+	} {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.address)
+		if err != nil {
+			stop()
+			return errors.Join(fmt.Errorf("%s: %w", s.key, err), g.Wait())
+		}
+		g.Go(func() error { return serve(failed, l, s.handler, s.tls, w.log) })
+	}
+	for _, part := range []func(context.Context) error{w.certs.Start, w.followService, w.keepBundle} {
+		g.Go(func() error { return part(failed) })
+	}
+	g.Go(func() error {
+		select {
+		case <-failed.Done():
+			return nil
+		case <-ctx.Done():
+		}
+		w.log.Info("ending", "in", linger)
+		select {
+		case <-failed.Done():
+		case <-time.After(linger):
+		}
+		stop()
+		return nil
+	})
+	return g.Wait()
+}
+
+// serve serves on the listener until ctx ends.
+func serve(ctx context.Context, l net.Listener, h http.Handler, t *tls.Config, log *slog.Logger) error {
+	s := &http.Server{
+		Handler: h, TLSConfig: t, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	unhook := context.AfterFunc(ctx, func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		defer cancel()
+		if s.Shutdown(closing) != nil {
+			_ = s.Close()
+		}
+	})
+	defer unhook()
+	var err error
+	if t == nil {
+		err = s.Serve(l)
+	} else {
+		err = s.ServeTLS(l, "", "")
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// ErrConfigChanged says that the process is to end, so that it starts again
+// with the new configuration.
+var ErrConfigChanged = errors.New("the configuration file has changed")
+
+// WatchConfig blocks until the file holds another configuration than data, one
+// that can be used, and returns ErrConfigChanged; it returns nil when ctx ends
+// first.
+func (w *Webhook) WatchConfig(ctx context.Context, file string, data []byte) error {
+	tick := time.NewTicker(configPoll)
+	defer tick.Stop()
+	told := data
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		_, now, err := config.Load(file)
+		switch {
+		case errors.Is(err, os.ErrNotExist) || bytes.Equal(now, data):
+		case err == nil:
+			return ErrConfigChanged
+		case !bytes.Equal(now, told):
+			w.log.Error("the configuration file has changed and cannot be used: going on with the old one", "error", err)
+			told = now
+		}
+	}
+}

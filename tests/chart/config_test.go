@@ -12,6 +12,7 @@ import (
 
 	"github.com/metawire/metawire/collector/config"
 	"github.com/metawire/metawire/internal/strict"
+	webhookconfig "github.com/metawire/metawire/webhook/config"
 )
 
 // checkCollectorConfig: the collector's own loader takes what was rendered, and
@@ -93,7 +94,11 @@ func checkWebhookConfig(t *rapid.T, objs []*unstructured.Unstructured, s setting
 	checkFile(t, objs, "metawire-webhook", "webhook.yaml", decodeMap, want)
 }
 
+// decodeMap decodes what the webhook's own loader accepts.
 func decodeMap(data []byte) (*map[string]any, error) {
+	if _, err := webhookconfig.Decode(data); err != nil {
+		return nil, err
+	}
 	into := map[string]any{}
 	return &into, strict.Decode(data, &into)
 }

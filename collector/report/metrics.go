@@ -1,6 +1,10 @@
 package report
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/metawire/metawire/internal/wiring"
+)
 
 // Metrics are the report's.
 type Metrics struct {
@@ -22,7 +26,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 	r.MustRegister(m.pods, m.events)
 	m.set(nil)
-	for _, reason := range reasons() {
+	for _, reason := range wiring.Reasons() {
 		for _, result := range []string{"made", "failed"} {
 			m.events.WithLabelValues(string(reason), result)
 		}
@@ -31,8 +35,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 }
 
 // set sets the number of pods in every state.
-func (m *Metrics) set(counts map[state]int) {
-	for _, s := range states() {
+func (m *Metrics) set(counts map[wiring.State]int) {
+	for _, s := range wiring.States() {
 		m.pods.WithLabelValues(string(s)).Set(float64(counts[s]))
 	}
 }

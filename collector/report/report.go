@@ -14,6 +14,7 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/metawire/metawire/collector/roster"
+	"github.com/metawire/metawire/internal/wiring"
 )
 
 // Roster is what the report reads; *roster.Roster is one.
@@ -94,7 +95,7 @@ type Report struct {
 // told is an Event that was made.
 type told struct {
 	uid    string
-	reason reason
+	reason wiring.Reason
 }
 
 // New returns a report. Without events (nil) it keeps the metric only.
@@ -134,11 +135,11 @@ func (r *Report) Start(ctx context.Context) error {
 // look looks at every Falco pod, and returns when to do so again if nothing
 // changes.
 func (r *Report) look(ctx context.Context) time.Duration {
-	j := judge{now: r.options.Now(), patience: r.options.Patience}
+	j := wiring.Judge{Now: r.options.Now(), Patience: r.options.Patience}
 	if r.options.CA != nil {
-		j.authorities = r.options.CA()
+		j.Authorities = r.options.CA()
 	}
-	counts, next := map[state]int{}, r.options.Again
+	counts, next := map[wiring.State]int{}, r.options.Again
 	var due []finding
 	here := map[string]struct{}{}
 	for _, p := range r.roster.Subscribers() {
@@ -146,12 +147,13 @@ func (r *Report) look(ctx context.Context) time.Duration {
 			continue
 		}
 		here[p.UID] = struct{}{}
-		f := j.pod(&p)
-		counts[f.state]++
-		if f.again > 0 {
-			next = min(next, f.again)
+		m := marks(&p)
+		f := finding{j.Pod(m), m}
+		counts[f.State]++
+		if f.Again > 0 {
+			next = min(next, f.Again)
 		}
-		if _, done := r.told[told{p.UID, f.reason}]; f.reason != "" && !done {
+		if _, done := r.told[told{p.UID, f.Reason}]; f.Reason != "" && !done {
 			due = append(due, f)
 		}
 	}
@@ -167,6 +169,14 @@ func (r *Report) look(ctx context.Context) time.Duration {
 	return next
 }
 
+// marks are those of a pod of the roster.
+func marks(p *roster.Pod) wiring.Pod {
+	return wiring.Pod{
+		UID: p.UID, Namespace: p.Namespace, Name: p.Name, Running: p.Running, OptedOut: p.OptedOut,
+		Status: p.Status, Init: p.Init, Created: p.Created, Owner: p.Owner,
+	}
+}
+
 // tell makes Events. What fails is tried again later.
 func (r *Report) tell(ctx context.Context, due []finding) {
 	failures := 0
@@ -180,11 +190,11 @@ func (r *Report) tell(ctx context.Context, due []finding) {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			r.metrics.events.WithLabelValues(string(f.reason), "made").Inc()
-			r.log.Info("a Falco pod is not as it should be", "pod", f.pod.Namespace+"/"+f.pod.Name, "reason", f.reason, "message", f.message)
+			r.metrics.events.WithLabelValues(string(f.Reason), "made").Inc()
+			r.log.Info("a Falco pod is not as it should be", "pod", f.pod.Namespace+"/"+f.pod.Name, "reason", f.Reason, "message", f.Message)
 		case apierrors.IsAlreadyExists(err): // another replica was first
 		default:
-			r.metrics.events.WithLabelValues(string(f.reason), "failed").Inc()
+			r.metrics.events.WithLabelValues(string(f.Reason), "failed").Inc()
 			r.complain(f, err)
 			r.resume = time.Now().Add(r.options.Again)
 			if failures++; failures == maxFailures {
@@ -192,7 +202,7 @@ func (r *Report) tell(ctx context.Context, due []finding) {
 			}
 			continue
 		}
-		r.told[told{f.pod.UID, f.reason}] = struct{}{}
+		r.told[told{f.pod.UID, f.Reason}] = struct{}{}
 	}
 }
 
@@ -205,6 +215,6 @@ func (r *Report) complain(f *finding, err error) {
 	if now := r.options.Now(); now.Sub(r.failed) >= time.Minute {
 		r.failed = now
 		r.log.Warn("cannot make an Event on a Falco pod; trying again: the ClusterRole of the chart lets the collector create events",
-			"pod", f.pod.Namespace+"/"+f.pod.Name, "reason", f.reason, "message", f.message, "error", err)
+			"pod", f.pod.Namespace+"/"+f.pod.Name, "reason", f.Reason, "message", f.Message, "error", err)
 	}
 }

@@ -121,7 +121,7 @@ func pods(t *testing.T, registry *prometheus.Registry) map[string]int {
 func falcoPod(change func(*roster.Pod)) roster.Pod {
 	p := roster.Pod{
 		UID: "u", Namespace: "falco", Name: "falco-x2x7z", Node: "n", Running: true, Falco: true,
-		Created: now.Add(-time.Hour), Owner: roster.Owner{Kind: "DaemonSet", Name: "falco"},
+		Created: now.Add(-time.Hour), Owner: wiring.Owner{Kind: "DaemonSet", Name: "falco"},
 	}
 	change(&p)
 	return p
@@ -131,15 +131,15 @@ func falcoPod(change func(*roster.Pod)) roster.Pod {
 func wired(v wiring.Verdict) func(*roster.Pod) {
 	return func(p *roster.Pod) {
 		p.Status = &wiring.Status{Outcome: wiring.Wired, CAs: []string{"today"}}
-		p.Init = roster.Init{State: roster.InitDone, Message: v.String()}
+		p.Init = wiring.Init{State: wiring.InitDone, Message: v.String()}
 	}
 }
 
-func waiting(state roster.InitState, created, since time.Duration) func(*roster.Pod) {
+func waiting(state wiring.InitState, created, since time.Duration) func(*roster.Pod) {
 	return func(p *roster.Pod) {
 		wired(wiring.Verdict{})(p)
 		p.Running, p.Created = false, now.Add(-created)
-		p.Init = roster.Init{State: state, Reason: "ImagePullBackOff", Since: now.Add(-since)}
+		p.Init = wiring.Init{State: state, Reason: "ImagePullBackOff", Since: now.Add(-since)}
 	}
 }
 
@@ -153,29 +153,33 @@ func TestStates(t *testing.T) {
 		reason string   // empty: no Event
 		says   []string // of the Event
 	}{
-		"wired":                   {wired(ok), "wired", "", nil},
-		"stood down by webhook":   {func(p *roster.Pod) { p.Status = &wiring.Status{Outcome: wiring.StoodDown} }, "stood_down", "", nil},
-		"stood down by container": {wired(wiring.Verdict{StoodDown: true}), "stood_down", "", nil},
-		"never looked at":         {func(*roster.Pod) {}, "unwired", "NotWired", []string{"the webhook did not see", restart, `metawire.dev/inject: "false"`}},
-		"not running yet":         {func(p *roster.Pod) { p.Running = false }, "pending", "", nil},
-		"opted out":               {func(p *roster.Pod) { p.OptedOut = true }, "opted_out", "", nil},
-		"kube-system":             {func(p *roster.Pod) { p.Namespace = "kube-system" }, "opted_out", "", nil},
-		"finished":                {func(p *roster.Pod) { p.Running, p.Finished = false, true }, "", "", nil},
-		"not Falco":               {func(p *roster.Pod) { p.Falco, p.OptedIn = false, true }, "", "", nil},
-		"container failed":        {wired(wiring.Verdict{Reason: "the registry does not answer."}), "unwired", "NotWired", []string{": the registry does not answer. To", restart}},
+		"wired":                 {wired(ok), "wired", "", nil},
+		"stood down by webhook": {func(p *roster.Pod) { p.Status = &wiring.Status{Outcome: wiring.StoodDown} }, "stood_down", "", nil},
+		"could not be wired": {func(p *roster.Pod) {
+			p.Status = &wiring.Status{Outcome: wiring.NotWired, Reason: "Falco 0.38.0 is too old"}
+		}, "unwired", "NotWired", []string{"could not wire it: Falco 0.38.0 is too old. Change that first", restart}},
+		"could not be, not running yet": {func(p *roster.Pod) { p.Running, p.Status = false, &wiring.Status{Outcome: wiring.NotWired} }, "pending", "", nil},
+		"stood down by container":       {wired(wiring.Verdict{StoodDown: true}), "stood_down", "", nil},
+		"never looked at":               {func(*roster.Pod) {}, "unwired", "NotWired", []string{"the webhook did not see", restart, `metawire.dev/inject: "false"`}},
+		"not running yet":               {func(p *roster.Pod) { p.Running = false }, "pending", "", nil},
+		"opted out":                     {func(p *roster.Pod) { p.OptedOut = true }, "opted_out", "", nil},
+		"kube-system":                   {func(p *roster.Pod) { p.Namespace = "kube-system" }, "opted_out", "", nil},
+		"finished":                      {func(p *roster.Pod) { p.Running, p.Finished = false, true }, "", "", nil},
+		"not Falco":                     {func(p *roster.Pod) { p.Falco, p.OptedIn = false, true }, "", "", nil},
+		"container failed":              {wired(wiring.Verdict{Reason: "the registry does not answer."}), "unwired", "NotWired", []string{": the registry does not answer. To", restart}},
 		"container said nothing": {func(p *roster.Pod) { wired(ok)(p); p.Init.Message = "killed" }, "unwired", "NotWired",
 			[]string{"without saying"}},
-		"without the container":  {func(p *roster.Pod) { wired(ok)(p); p.Init = roster.Init{} }, "unwired", "NotWired", []string{"without the init container"}},
-		"before the container":   {func(p *roster.Pod) { wired(ok)(p); p.Init, p.Running = roster.Init{}, false }, "pending", "", nil},
-		"waits":                  {waiting(roster.InitWaiting, time.Minute, 0), "pending", "", nil},
-		"waits too long":         {waiting(roster.InitWaiting, 2*time.Minute, 0), "waiting", "WaitingForMetawire", []string{"2m0s", "(ImagePullBackOff)", "webhook.imagePullSecrets", restart}},
-		"container runs":         {waiting(roster.InitRunning, time.Hour, time.Minute), "pending", "", nil},
-		"container runs forever": {waiting(roster.InitRunning, time.Hour, 3*time.Minute), "waiting", "WaitingForMetawire", nil},
+		"without the container":  {func(p *roster.Pod) { wired(ok)(p); p.Init = wiring.Init{} }, "unwired", "NotWired", []string{"without the init container"}},
+		"before the container":   {func(p *roster.Pod) { wired(ok)(p); p.Init, p.Running = wiring.Init{}, false }, "pending", "", nil},
+		"waits":                  {waiting(wiring.InitWaiting, time.Minute, 0), "pending", "", nil},
+		"waits too long":         {waiting(wiring.InitWaiting, 2*time.Minute, 0), "waiting", "WaitingForMetawire", []string{"2m0s", "(ImagePullBackOff)", "webhook.imagePullSecrets", restart}},
+		"container runs":         {waiting(wiring.InitRunning, time.Hour, time.Minute), "pending", "", nil},
+		"container runs forever": {waiting(wiring.InitRunning, time.Hour, 3*time.Minute), "waiting", "WaitingForMetawire", nil},
 		"authority of yesterday": {func(p *roster.Pod) { wired(ok)(p); p.Status.CAs = []string{"yesterday"} }, "outdated", "OutdatedAuthority", []string{restart}},
 		"of both days":           {func(p *roster.Pod) { wired(ok)(p); p.Status.CAs = []string{"yesterday", "today"} }, "wired", "", nil},
 		"without TLS":            {func(p *roster.Pod) { wired(ok)(p); p.Status.CAs = nil }, "wired", "", nil},
-		"of a ReplicaSet":        {func(p *roster.Pod) { p.Owner = roster.Owner{Kind: "ReplicaSet", Name: "f"} }, "unwired", "NotWired", []string{"kubectl -n falco delete pod falco-x2x7z"}},
-		"of nobody":              {func(p *roster.Pod) { p.Owner = roster.Owner{} }, "unwired", "NotWired", []string{"delete pod falco-x2x7z in namespace falco and create it again"}},
+		"of a ReplicaSet":        {func(p *roster.Pod) { p.Owner = wiring.Owner{Kind: "ReplicaSet", Name: "f"} }, "unwired", "NotWired", []string{"kubectl -n falco delete pod falco-x2x7z"}},
+		"of nobody":              {func(p *roster.Pod) { p.Owner = wiring.Owner{} }, "unwired", "NotWired", []string{"delete pod falco-x2x7z in namespace falco and create it again"}},
 		"a long name and story": {func(p *roster.Pod) {
 			wired(wiring.Verdict{Reason: strings.Repeat("é", 2000)})(p)
 			p.Name = strings.Repeat("x.", 126)

@@ -29,46 +29,20 @@ type Pod struct {
 	Falco, OptedIn, OptedOut bool
 	// Status is what the webhook did with it; nil if it never looked at it.
 	Status  *wiring.Status
-	Init    Init
+	Init    wiring.Init
 	Created time.Time
 	// Owner is its controller, the zero value if it has none.
-	Owner Owner
+	Owner wiring.Owner
 }
 
 // marked reports whether more of the pod is of interest than where it is.
 func (p *Pod) marked() bool {
-	return p.Subscribes() || p.Status != nil || p.Init.State != InitNone
+	return p.Subscribes() || p.Status != nil || p.Init.State != wiring.InitNone
 }
 
 // Subscribes reports whether the pod is one that may subscribe for its own
 // node: it is Falco, or it opted in.
 func (p *Pod) Subscribes() bool { return p.Falco || p.OptedIn }
-
-// InitState is how far our init container is.
-type InitState uint8
-
-// The states of our init container.
-const (
-	InitNone    InitState = iota // there is none, or the kubelet has not spoken of it
-	InitWaiting                  // for its image, or for init containers before it
-	InitRunning
-	InitDone
-)
-
-// Init is our init container in a pod.
-type Init struct {
-	State InitState
-	// Since is when it began to run or ended; zero while it waits, which
-	// Kubernetes gives no time for.
-	Since time.Time
-	// Reason is why it waits, in the kubelet's words (ImagePullBackOff).
-	Reason string
-	// Message is its termination message, a wiring.Verdict, of at most 4 KiB.
-	Message string
-}
-
-// Owner is the controller of a pod.
-type Owner struct{ Kind, Name string }
 
 // Node is a node of the cluster.
 type Node struct {
@@ -289,7 +263,7 @@ func (r *Roster) Trusted(fingerprint string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, p := range r.pods.marked {
-		if p.Finished || p.Status == nil || p.Status.Outcome == wiring.StoodDown || len(p.Status.CAs) == 0 {
+		if p.Finished || p.Status == nil || !p.Status.Outcome.Patched() || len(p.Status.CAs) == 0 {
 			continue
 		}
 		if !slices.Contains(p.Status.CAs, fingerprint) {

@@ -87,7 +87,7 @@ func TestHolder(t *testing.T) {
 func TestPod(t *testing.T) {
 	whole := roster.Pod{
 		UID: "u", Namespace: "ns", Name: "p", Node: "n", Addresses: addrs("10.0.0.1", "fd00::1"), Running: true,
-		Created: time.Unix(5, 0), Owner: roster.Owner{Kind: "DaemonSet", Name: "falco"},
+		Created: time.Unix(5, 0), Owner: wiring.Owner{Kind: "DaemonSet", Name: "falco"},
 	}
 	ordinary := roster.Pod{UID: "u", Node: "n", Addresses: addrs("10.0.0.1", "fd00::1")}
 	for name, c := range map[string]struct {
@@ -99,7 +99,7 @@ func TestPod(t *testing.T) {
 		"Falco":          {func(p *roster.Pod) { p.Falco = true }, true},
 		"opted in":       {func(p *roster.Pod) { p.OptedIn = true }, true},
 		"looked at":      {func(p *roster.Pod) { p.Status = &wiring.Status{Outcome: wiring.StoodDown} }, true},
-		"init container": {func(p *roster.Pod) { p.Init.State = roster.InitWaiting }, true},
+		"init container": {func(p *roster.Pod) { p.Init.State = wiring.InitWaiting }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, given := roster.New(), with(whole, c.change)

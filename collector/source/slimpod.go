@@ -55,7 +55,7 @@ type slimPod struct {
 	node, ip                              string
 	more                                  []string // its addresses but for ip
 	hostNetwork, running, finished, falco bool
-	init                                  *roster.Init // our init container, nil if the status does not name it
+	init                                  *wiring.Init // our init container, nil if the status does not name it
 }
 
 // Reset implements message.
@@ -145,7 +145,7 @@ func (p *slimPod) initStatus(b []byte) error {
 			if string(v) != wiring.InitContainer {
 				return nil
 			}
-			p.init = &roster.Init{State: roster.InitWaiting}
+			p.init = &wiring.Init{State: wiring.InitWaiting}
 		case initState:
 			state = v
 		}
@@ -160,12 +160,12 @@ func (p *slimPod) initStatus(b []byte) error {
 			err = one(v, waitingReason, &p.init.Reason)
 		case stateRunning:
 			var started []byte
-			p.init.State = roster.InitRunning
+			p.init.State = wiring.InitRunning
 			if started, err = raw(v, runningStarted); err == nil {
 				p.init.Since, err = seconds(started)
 			}
 		case stateTerminated:
-			p.init.State = roster.InitDone
+			p.init.State = wiring.InitDone
 			err = fields(v, p.terminated)
 		}
 		return err
@@ -240,7 +240,7 @@ func (p *slimPod) whole(inject, status string) *roster.Pod {
 		w.Init = *p.init
 	}
 	if c := metav1.GetControllerOfNoCopy(p); c != nil {
-		w.Owner = roster.Owner{Kind: c.Kind, Name: c.Name}
+		w.Owner = wiring.Owner{Kind: c.Kind, Name: c.Name}
 	}
 	return w
 }

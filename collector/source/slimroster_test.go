@@ -83,20 +83,20 @@ func rosterPod(p *corev1.Pod) roster.Pod {
 		want.Status = &s
 	}
 	if c := metav1.GetControllerOfNoCopy(p); c != nil {
-		want.Owner = roster.Owner{Kind: c.Kind, Name: c.Name}
+		want.Owner = wiring.Owner{Kind: c.Kind, Name: c.Name}
 	}
 	for _, s := range p.Status.InitContainerStatuses {
 		if s.Name != wiring.InitContainer {
 			continue
 		}
-		want.Init.State = roster.InitWaiting
+		want.Init.State = wiring.InitWaiting
 		switch {
 		case s.State.Waiting != nil:
 			want.Init.Reason = s.State.Waiting.Reason
 		case s.State.Running != nil:
-			want.Init.State, want.Init.Since = roster.InitRunning, s.State.Running.StartedAt.Time
+			want.Init.State, want.Init.Since = wiring.InitRunning, s.State.Running.StartedAt.Time
 		case s.State.Terminated != nil:
-			want.Init = roster.Init{State: roster.InitDone, Since: s.State.Terminated.FinishedAt.Time, Message: s.State.Terminated.Message}
+			want.Init = wiring.Init{State: wiring.InitDone, Since: s.State.Terminated.FinishedAt.Time, Message: s.State.Terminated.Message}
 		}
 	}
 	return want
@@ -117,7 +117,7 @@ func TestRosterPodSaysWhatThePodSays(t *testing.T) {
 		}
 		decoded := podDecoder().trimmed(slim.DeepCopyObject())
 		got, want := decoded.place.pod(&decoded.Object), rosterPod(p)
-		if !want.Falco && !want.OptedIn && want.Status == nil && want.Init.State == roster.InitNone {
+		if !want.Falco && !want.OptedIn && want.Status == nil && want.Init.State == wiring.InitNone {
 			// The roster holds no more of it; what is said besides is ignored.
 			got = roster.Pod{UID: got.UID, Node: got.Node, Addresses: got.Addresses, HostNetwork: got.HostNetwork, Finished: got.Finished, Created: got.Created}
 			want = roster.Pod{UID: want.UID, Node: want.Node, Addresses: want.Addresses, HostNetwork: want.HostNetwork, Finished: want.Finished, Created: want.Created}

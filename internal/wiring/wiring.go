@@ -34,8 +34,12 @@ type Outcome string
 const (
 	Wired      Outcome = "wired"      // a Falco pod: patched to subscribe
 	Subscriber Outcome = "subscriber" // another pod that asked for it: endpoint, node name and CA in its environment
-	StoodDown  Outcome = "stoodDown"  // left as it is, for the reason given
+	StoodDown  Outcome = "stoodDown"  // left as it is, and nothing is missing: forbidden, configured by hand, or no Falco
+	NotWired   Outcome = "notWired"   // a Falco pod that could not be patched, for the reason given
 )
+
+// Patched reports whether the pod was given more than its status.
+func (o Outcome) Patched() bool { return o == Wired || o == Subscriber }
 
 // Status is what the webhook did with a pod and why.
 type Status struct {

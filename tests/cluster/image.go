@@ -6,8 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 )
 
 const (
@@ -18,14 +21,21 @@ const (
 	coreDNSImage = "registry.k8s.io/coredns/coredns:test"
 )
 
-// writeImage writes a docker-archive of an image that holds one program and
-// nothing else, so that no build tool and no registry is needed.
-func writeImage(archive, name, program, path string) error {
-	content, err := os.ReadFile(program)
-	if err != nil {
-		return err
+// Image is a container image of a few files and nothing else.
+type Image struct {
+	Names           []string // complete, with a tag: registry.example/name:tag
+	Entrypoint, Cmd []string
+	Files           map[string][]byte // by path; all are executable
+}
+
+// Write writes the image as a docker-archive: no build tool and no registry is
+// needed.
+func (i Image) Write(archive string) error {
+	var files []file
+	for _, path := range slices.Sorted(maps.Keys(i.Files)) {
+		files = append(files, file{strings.TrimPrefix(path, "/"), i.Files[path]})
 	}
-	layer, err := tarball(file{path[1:], content})
+	layer, err := tarball(files...)
 	if err != nil {
 		return err
 	}
@@ -33,7 +43,7 @@ func writeImage(archive, name, program, path string) error {
 	config, err := json.Marshal(map[string]any{
 		"architecture": runtime.GOARCH,
 		"os":           "linux",
-		"config":       map[string]any{"Entrypoint": []string{path}, "WorkingDir": "/"},
+		"config":       map[string]any{"Entrypoint": i.Entrypoint, "Cmd": i.Cmd, "WorkingDir": "/"},
 		"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + diffID}},
 	})
 	if err != nil {
@@ -41,7 +51,7 @@ func writeImage(archive, name, program, path string) error {
 	}
 	configName := fmt.Sprintf("%x.json", sha256.Sum256(config))
 	manifest, err := json.Marshal([]any{map[string]any{
-		"Config": configName, "RepoTags": []string{name}, "Layers": []string{diffID + "/layer.tar"},
+		"Config": configName, "RepoTags": i.Names, "Layers": []string{diffID + "/layer.tar"},
 	}})
 	if err != nil {
 		return err
@@ -51,6 +61,15 @@ func writeImage(archive, name, program, path string) error {
 		return err
 	}
 	return os.WriteFile(archive, image, 0o644)
+}
+
+// programImage writes an image that runs one program.
+func programImage(archive, name, program, path string) error {
+	content, err := os.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	return Image{Names: []string{name}, Entrypoint: []string{path}, Files: map[string][]byte{path: content}}.Write(archive)
 }
 
 type file struct {

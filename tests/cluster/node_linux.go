@@ -164,7 +164,7 @@ func (n *node) writeFiles() (*pki, error) {
 		return nil, err
 	}
 	for name, image := range map[string]string{"pause": PauseImage, "coredns": coreDNSImage} {
-		if err := writeImage(p.path("images", name+".tar"), image, filepath.Join(p.Bin, name), "/"+name); err != nil {
+		if err := programImage(p.path("images", name+".tar"), image, filepath.Join(p.Bin, name), "/"+name); err != nil {
 			return nil, err
 		}
 	}

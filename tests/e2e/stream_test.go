@@ -16,7 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/metawire/metawire/tests/integration/plugin"
+	"github.com/metawire/metawire/tests/falco/plugin"
 )
 
 const (

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/metawire/metawire/tests/integration/plugin"
+	"github.com/metawire/metawire/tests/falco/plugin"
 )
 
 // record is what a user asked of a resource, by the API server's audit log.

@@ -13,7 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/metawire/metawire/tests/integration/plugin"
+	"github.com/metawire/metawire/tests/falco/plugin"
 )
 
 // changes makes random changes to objects of few names in two namespaces, so

@@ -23,7 +23,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/metawire/metawire/tests/integration/plugin"
+	"github.com/metawire/metawire/tests/falco/plugin"
 )
 
 // gracePeriod is what Kubernetes gives a pod by default.

@@ -11,7 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/metawire/metawire/tests/integration/plugin"
+	"github.com/metawire/metawire/tests/falco/plugin"
 )
 
 // known are the objects that a subscriber knows, as "Kind name", but for the

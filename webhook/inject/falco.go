@@ -43,23 +43,23 @@ func wire(pod *corev1.Pod, i int, s Settings) Decision {
 	}
 	v := falco.Version(c.Image)
 	if v != nil && v.LessThan(oldest()) {
-		return stoodDown(Version, "Falco %s does not join the plugins of several configuration files: %s or later is needed", v, oldest())
+		return notWired(Version, "Falco %s does not join the plugins of several configuration files: %s or later is needed", v, oldest())
 	}
 	if d, ok := addable(c); !ok {
 		return d
 	}
 	if ours || hasVolume(pod, generatedVolume, caVolume, tokenVolume) {
-		return stoodDown(Taken, "the pod has an init container %q or a volume whose name begins with metawire- of its own", wiring.InitContainer)
+		return notWired(Taken, "the pod has an init container %q or a volume whose name begins with metawire- of its own", wiring.InitContainer)
 	}
 	if occupied(c, wiring.GeneratedDir) || occupied(c, wiring.CADir) {
-		return stoodDown(Taken, "container %q mounts something at, above or below %s", c.Name, path.Dir(wiring.GeneratedDir))
+		return notWired(Taken, "container %q mounts something at, above or below %s", c.Name, path.Dir(wiring.GeneratedDir))
 	}
 	if i := slices.IndexFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return mayConfigure(m) && m.SubPathExpr != "" }); i >= 0 {
-		return stoodDown(Taken, "container %q mounts %s by subPathExpr, whose variables another container does not have", c.Name, c.VolumeMounts[i].MountPath)
+		return notWired(Taken, "container %q mounts %s by subPathExpr, whose variables another container does not have", c.Name, c.VolumeMounts[i].MountPath)
 	}
 	variable, ok := nodeName(c)
 	if !ok {
-		return stoodDown(Taken, "container %q sets %s to something else than %s", c.Name, nodeVariable, nodeNameField)
+		return notWired(Taken, "container %q sets %s to something else than %s", c.Name, nodeVariable, nodeNameField)
 	}
 	if !resolve(pod, s) {
 		return unresolved(s)
@@ -95,11 +95,11 @@ func wire(pod *corev1.Pod, i int, s Settings) Decision {
 func addable(c *corev1.Container) (Decision, bool) {
 	line := append(slices.Clone(c.Command), c.Args...)
 	if len(line) > 0 && !strings.HasPrefix(line[0], "-") && path.Base(line[0]) != path.Base(falcoProgram) {
-		return stoodDown(Command, "container %q runs %q and not Falco itself, so no option can be added to its command line", c.Name, line[0]), false
+		return notWired(Command, "container %q runs %q and not Falco itself, so no option can be added to its command line", c.Name, line[0]), false
 	}
 	for i, arg := range line {
 		if arg == "--" {
-			return stoodDown(Command, "the command line of container %q has \"--\", after which options have no effect", c.Name), false
+			return notWired(Command, "the command line of container %q has \"--\", after which options have no effect", c.Name), false
 		}
 		if strings.Contains(arg, "config_files=") {
 			return stoodDown(Configured, "the command line of container %q sets config_files as a whole, to which Falco refuses to append", c.Name), false

@@ -62,8 +62,13 @@ type Decision struct {
 	Reason  string // one sentence, for people
 }
 
+// stoodDown leaves a pod that misses nothing as it is, notWired one that does.
 func stoodDown(code Code, format string, args ...any) Decision {
 	return Decision{wiring.StoodDown, code, fmt.Sprintf(format, args...)}
+}
+
+func notWired(code Code, format string, args ...any) Decision {
+	return Decision{wiring.NotWired, code, fmt.Sprintf(format, args...)}
 }
 
 // Pod returns the pod that is to be admitted in place of the given one, and
@@ -76,7 +81,7 @@ func Pod(pod *corev1.Pod, s Settings) (*corev1.Pod, Decision) {
 		return out, d
 	}
 	status := wiring.Status{Version: s.Version, Outcome: d.Outcome, Reason: d.Reason}
-	if d.Outcome != wiring.StoodDown {
+	if d.Outcome.Patched() {
 		status.CAs = wiring.Fingerprints(s.CA)
 		if len(s.CA) > 0 {
 			annotate(out, wiring.CAAnnotation, string(s.CA))
@@ -100,7 +105,7 @@ func decide(pod *corev1.Pod, s Settings) Decision {
 		return stoodDown(OptedOut, "annotation %s is \"false\"", wiring.InjectAnnotation)
 	}
 	if os := pod.Spec.OS; os != nil && os.Name == corev1.Windows {
-		return stoodDown(System, "the pod is for Windows")
+		return notWired(System, "the pod is for Windows")
 	}
 	var found []int
 	for i, c := range pod.Spec.Containers {
@@ -112,7 +117,7 @@ func decide(pod *corev1.Pod, s Settings) Decision {
 	case len(found) == 1:
 		return wire(pod, found[0], s)
 	case len(found) > 1:
-		return stoodDown(Several, "containers %q and %q are both Falco: one is expected",
+		return notWired(Several, "containers %q and %q are both Falco: one is expected",
 			pod.Spec.Containers[found[0]].Name, pod.Spec.Containers[found[1]].Name)
 	case asked == "true":
 		return subscribe(pod, s)
@@ -149,7 +154,7 @@ func resolve(pod *corev1.Pod, s Settings) bool {
 
 // unresolved is the decision on a pod that resolve could not help.
 func unresolved(s Settings) Decision {
-	return stoodDown(Unresolved, "the pod cannot resolve %s, since its dnsPolicy is not ClusterFirstWithHostNet or ClusterFirst on a network of its own, and the address of the collector's Service is not known yet", s.Host)
+	return notWired(Unresolved, "the pod cannot resolve %s, since its dnsPolicy is not ClusterFirstWithHostNet or ClusterFirst on a network of its own, and the address of the collector's Service is not known yet", s.Host)
 }
 
 // endpoint is the stream's host:port; the host is a DNS name.

@@ -70,6 +70,7 @@ type decided struct {
 func TestDecisions(t *testing.T) {
 	wired := decided{wiring.Wired, inject.Done}
 	left := func(c inject.Code) decided { return decided{wiring.StoodDown, c} }
+	cannot := func(c inject.Code) decided { return decided{wiring.NotWired, c} }
 	falco := func(p *corev1.Pod) *corev1.Container { return &p.Spec.Containers[0] }
 	for name, c := range map[string]struct {
 		change func(*corev1.Pod, *inject.Settings)
@@ -103,9 +104,9 @@ func TestDecisions(t *testing.T) {
 		"our container is last": {nil, wired, func(p *corev1.Pod) (any, any) {
 			return p.Spec.InitContainers[len(p.Spec.InitContainers)-1].Name, wiring.InitContainer
 		}},
-		"shell-wrapped":            {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Command = []string{"/bin/sh", "-c"} }, left(inject.Command), nil},
-		"entrypoint of the user's": {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Args = []string{"/start.sh"} }, left(inject.Command), nil},
-		"options end with --":      {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Args = []string{"/usr/bin/falco", "--"} }, left(inject.Command), nil},
+		"shell-wrapped":            {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Command = []string{"/bin/sh", "-c"} }, cannot(inject.Command), nil},
+		"entrypoint of the user's": {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Args = []string{"/start.sh"} }, cannot(inject.Command), nil},
+		"options end with --":      {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Args = []string{"/usr/bin/falco", "--"} }, cannot(inject.Command), nil},
 		"configured by -o": {func(p *corev1.Pod, _ *inject.Settings) {
 			falco(p).Args = append(falco(p).Args, "-o", `plugins[]={"name":"k8smeta"}`)
 		}, left(inject.Configured), nil},
@@ -113,8 +114,8 @@ func TestDecisions(t *testing.T) {
 			falco(p).Args = append(falco(p).Args, "-oload_plugins[]=k8smeta")
 		}, left(inject.Configured), nil},
 		"k8smeta in a file's name":    {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Args = append(falco(p).Args, "-r", "k8smeta.yaml") }, wired, nil},
-		"Falco 0.40":                  {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Image = "falcosecurity/falco:0.40.0" }, left(inject.Version), nil},
-		"Falco 0.38":                  {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Image = "falcosecurity/falco:0.38.2-debian" }, left(inject.Version), nil},
+		"Falco 0.40":                  {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Image = "falcosecurity/falco:0.40.0" }, cannot(inject.Version), nil},
+		"Falco 0.38":                  {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Image = "falcosecurity/falco:0.38.2-debian" }, cannot(inject.Version), nil},
 		"Falco 0.41":                  {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Image = "falcosecurity/falco:0.41.0" }, wired, nil},
 		"Falco of an unknown version": {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Image = "falcosecurity/falco:latest" }, wired, nil},
 		"several containers": {func(p *corev1.Pod, _ *inject.Settings) {
@@ -124,7 +125,7 @@ func TestDecisions(t *testing.T) {
 		}},
 		"two Falcos": {func(p *corev1.Pod, _ *inject.Settings) {
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "second", Image: "falcosecurity/falco:0.43.1"})
-		}, left(inject.Several), nil},
+		}, cannot(inject.Several), nil},
 		"no Falco": {func(p *corev1.Pod, _ *inject.Settings) {
 			p.Spec.Containers[0].Name, p.Spec.Containers[0].Image = "web", "nginx"
 		}, left(inject.NotFalco), nil},
@@ -135,7 +136,7 @@ func TestDecisions(t *testing.T) {
 		"opted out": {func(p *corev1.Pod, _ *inject.Settings) {
 			p.Annotations = map[string]string{wiring.InjectAnnotation: "false"}
 		}, left(inject.OptedOut), nil},
-		"Windows": {func(p *corev1.Pod, _ *inject.Settings) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }, left(inject.System), nil},
+		"Windows": {func(p *corev1.Pod, _ *inject.Settings) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }, cannot(inject.System), nil},
 		"host network, cluster DNS first": {func(p *corev1.Pod, _ *inject.Settings) { p.Spec.HostNetwork = true }, wired, func(p *corev1.Pod) (any, any) {
 			return p.Spec.HostAliases, []corev1.HostAlias{
 				{IP: "10.96.0.9", Hostnames: []string{"metawire-collector.metawire.svc"}},
@@ -150,7 +151,7 @@ func TestDecisions(t *testing.T) {
 		}},
 		"host network, address not known": {func(p *corev1.Pod, s *inject.Settings) {
 			p.Spec.HostNetwork, s.Addresses = true, nil
-		}, left(inject.Unresolved), nil},
+		}, cannot(inject.Unresolved), nil},
 		"node name missing": {func(p *corev1.Pod, _ *inject.Settings) { falco(p).Env = nil }, wired, func(p *corev1.Pod) (any, any) {
 			return falco(p).Env, []corev1.EnvVar{{Name: "METAWIRE_NODE_NAME", ValueFrom: nodeName()}}
 		}},
@@ -160,17 +161,17 @@ func TestDecisions(t *testing.T) {
 		"node name from the field": {nil, wired, func(p *corev1.Pod) (any, any) { return task(p).NodeVariable, "FALCO_K8S_NODE_NAME" }},
 		"our variable is taken": {func(p *corev1.Pod, _ *inject.Settings) {
 			falco(p).Env = []corev1.EnvVar{{Name: "METAWIRE_NODE_NAME", Value: "x"}}
-		}, left(inject.Taken), nil},
+		}, cannot(inject.Taken), nil},
 		"our volume is taken": {func(p *corev1.Pod, _ *inject.Settings) {
 			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "metawire-ca"})
-		}, left(inject.Taken), nil},
-		"our init container's name is taken": {func(p *corev1.Pod, _ *inject.Settings) { p.Spec.InitContainers[0].Name = wiring.InitContainer }, left(inject.Taken), nil},
+		}, cannot(inject.Taken), nil},
+		"our init container's name is taken": {func(p *corev1.Pod, _ *inject.Settings) { p.Spec.InitContainers[0].Name = wiring.InitContainer }, cannot(inject.Taken), nil},
 		"the host's /run is mounted": {func(p *corev1.Pod, _ *inject.Settings) {
 			falco(p).VolumeMounts = append(falco(p).VolumeMounts, corev1.VolumeMount{Name: "run", MountPath: "/run/"})
-		}, left(inject.Taken), nil},
+		}, cannot(inject.Taken), nil},
 		"a mount by subPathExpr": {func(p *corev1.Pod, _ *inject.Settings) {
 			falco(p).VolumeMounts[2].SubPathExpr = "$(HOST_ROOT)/falco.yaml"
-		}, left(inject.Taken), nil},
+		}, cannot(inject.Taken), nil},
 		"a mount over our program": {func(p *corev1.Pod, _ *inject.Settings) {
 			falco(p).VolumeMounts = append(falco(p).VolumeMounts, corev1.VolumeMount{Name: "dev", MountPath: "/usr/local"}, corev1.VolumeMount{Name: "dev", MountPath: "/usr/local/bin/x"})
 		}, wired, func(p *corev1.Pod) (any, any) {
@@ -285,7 +286,7 @@ func holds(t *testing.T, given, got *corev1.Pod, d inject.Decision, s inject.Set
 	strip(stripped, given)
 	want := given.DeepCopy()
 	delete(want.Annotations, wiring.StatusAnnotation)
-	if d.Outcome != wiring.StoodDown {
+	if d.Outcome.Patched() {
 		delete(want.Annotations, wiring.CAAnnotation)
 	}
 	if diff := cmp.Diff(normal(want), normal(stripped)); diff != "" {

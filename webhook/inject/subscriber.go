@@ -22,7 +22,7 @@ func subscribe(pod *corev1.Pod, s Settings) Decision {
 		return Decision{wiring.Subscriber, Before, "the pod was given the endpoint before"}
 	}
 	if hasVolume(pod, caVolume) {
-		return stoodDown(Taken, "the pod has a volume %q of its own", caVolume)
+		return notWired(Taken, "the pod has a volume %q of its own", caVolume)
 	}
 	if !resolve(pod, s) {
 		return unresolved(s)

@@ -7,10 +7,12 @@ package plugin
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -45,6 +47,14 @@ type Options struct {
 	ServerName string
 	// Token is a bearer token to present, which the plugin itself has none of.
 	Token credentials.PerRPCCredentials
+	// Seen is told what arrives, and Ended how a stream ended, if they are set.
+	Seen  func(reason, kind, name string)
+	Ended func(End)
+}
+
+// Kinds are those that the plugin asks for, with its typing error.
+func Kinds() []string {
+	return []string{"Pod", "Namespace", "Deployment", "Service", "ReplicaSet", "ReplicaController"}
 }
 
 // End is how a stream ended.
@@ -155,7 +165,11 @@ func (c *Client) ended(err error) {
 		code = codes.OK
 		c.faults = append(c.faults, "the stream ended with OK")
 	}
-	c.ends = append(c.ends, End{time.Now(), code})
+	end := End{time.Now(), code}
+	c.ends = append(c.ends, end)
+	if c.options.Ended != nil {
+		c.options.Ended(end)
+	}
 }
 
 // stream subscribes over a channel of its own and receives to the end.
@@ -195,6 +209,9 @@ func (c *Client) receive(e *metadata.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.events++
+	if c.options.Seen != nil {
+		c.options.Seen(e.Reason, e.Kind, c.name(e))
+	}
 	if fault := c.check(e); fault != "" {
 		c.faults = append(c.faults, fmt.Sprintf("%s: %v", fault, e))
 	}
@@ -206,6 +223,44 @@ func (c *Client) receive(e *metadata.Event) {
 		return
 	}
 	c.table[e.Uid], c.told[e.Uid] = e, e
+}
+
+// name is the object's, for people; of a Delete that of the entry it removes.
+func (c *Client) name(e *metadata.Event) string {
+	if e.Meta == nil {
+		if e = c.table[e.Uid]; e == nil {
+			return ""
+		}
+	}
+	var meta struct{ Namespace, Name string }
+	if err := json.Unmarshal([]byte(e.GetMeta()), &meta); err != nil {
+		return err.Error()
+	}
+	return path.Join(meta.Namespace, meta.Name)
+}
+
+// State is what the stand-in for Falco shows of its plugin.
+type State struct {
+	// Loaded says that the plugin is configured and was found; without it
+	// nothing below is set.
+	Loaded   bool
+	NodeName string // as it is sent
+	Library  string // what its file says
+	TLS      bool
+	Events   int
+	Attempts []time.Time
+	Ends     []End
+	Faults   []string
+	Table    map[string]*metadata.Event
+}
+
+// Tell fills in what the client knows.
+func (c *Client) Tell(s *State) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.TLS, s.Events = c.options.CA != nil, c.events
+	s.Attempts, s.Ends, s.Faults = slices.Clone(c.attempts), slices.Clone(c.ends), slices.Clone(c.faults)
+	s.Table = maps.Clone(c.table)
 }
 
 // check returns what is wrong with an event, if anything.

@@ -47,6 +47,8 @@ func checkCollectorConfig(t *rapid.T, objs []*unstructured.Unstructured, s setti
 	}
 	if s.stream && s.authorization != "disabled" {
 		stream["trustNodeAddresses"] = s.trustNodeAddresses
+	}
+	if s.stream {
 		stream["tickets"] = map[string]any{"secret": map[string]any{"namespace": namespace, "name": "metawire-tickets"}}
 	}
 	checkFile(t, objs, "metawire-collector", "collector.yaml", config.Decode, map[string]any{

@@ -136,7 +136,8 @@ func TestObjects(t *testing.T) {
 			"MutatingWebhookConfiguration/zz-"+cut+"-webhook", "ConfigMap/metawire-extra", "ConfigMap/metawire-text",
 			"ServiceAccount/mine", "ServiceAccount/mine-too"),
 		"the least": objectNames("metawire", `
-			ClusterRole/-collector ClusterRole/-viewer ClusterRoleBinding/-collector ClusterRoleBinding/-viewer
+			ClusterRole/-collector ClusterRole/-collector-reviews ClusterRole/-viewer
+			ClusterRoleBinding/-collector ClusterRoleBinding/-collector-reviews ClusterRoleBinding/-viewer
 			ConfigMap/-collector Deployment/-collector Pod/-test-stream Role/-collector RoleBinding/-collector
 			Secret/-ca Secret/-tickets Service/-collector ServiceAccount/-viewer`),
 		"cert-manager": objectNames("metawire", `

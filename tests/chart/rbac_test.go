@@ -29,15 +29,14 @@ func wantGrants(s settings) grants {
 	if s.tls == "selfManaged" {
 		secrets = append(secrets, "metawire-ca")
 	}
+	secrets = append(secrets, "metawire-tickets")
+	want["Role metawire-collector"+collector] = []string{"/secrets " + strings.Join(secrets, ",") + " get,list,watch,update"}
+	// Tickets are given, and so tokens reviewed, whether or not any is asked for.
+	reviews := []string{"authentication.k8s.io/tokenreviews create"}
 	if s.authorization != "disabled" {
-		secrets = append(secrets, "metawire-tickets")
-		want["ClusterRole metawire-collector-reviews"+collector] = []string{
-			"authentication.k8s.io/tokenreviews create", "authorization.k8s.io/subjectaccessreviews create",
-		}
+		reviews = append(reviews, "authorization.k8s.io/subjectaccessreviews create")
 	}
-	if secrets != nil {
-		want["Role metawire-collector"+collector] = []string{"/secrets " + strings.Join(secrets, ",") + " get,list,watch,update"}
-	}
+	want["ClusterRole metawire-collector-reviews"+collector] = reviews
 	want["ClusterRole metawire-viewer -> metawire/metawire-viewer"] = []string{"metawire.dev/nodes/stream get"}
 	if !s.webhook {
 		return want

@@ -30,10 +30,14 @@ stream:
   authorization: {{ .Values.stream.authorization }}
   {{- if include "metawire.authorizes" . }}
   trustNodeAddresses: {{ .Values.stream.trustNodeAddresses }}
+  {{- end }}
+  {{- if .Values.stream.enabled }}
+  # While authorization is off too: pods wired now are good when it is
+  # switched on.
   tickets:
     secret:
       namespace: {{ .Release.Namespace | quote }}
-      name: {{ include "metawire.fullname" . }}-tickets
+      name: {{ include "metawire.tickets.secret" . }}
   {{- end }}
 report:
   unwiredPods: {{ include "metawire.webhook.enabled" . | eq "true" }}

@@ -43,6 +43,11 @@ zz-{{ include "metawire.webhook.name" . }}
 {{- if and .Values.stream.enabled (ne .Values.stream.authorization "disabled") }}true{{ end -}}
 {{- end }}
 
+{{- /* The Secret of the key that tickets are made with. */}}
+{{- define "metawire.tickets.secret" -}}
+{{- include "metawire.fullname" . }}-tickets
+{{- end }}
+
 {{- /* DNS name of the collector's Service, good in every namespace. */}}
 {{- define "metawire.collector.host" -}}
 {{- include "metawire.collector.name" . }}.{{ .Release.Namespace }}.svc

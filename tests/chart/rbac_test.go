@@ -30,7 +30,7 @@ func wantGrants(s settings) grants {
 		secrets = append(secrets, "metawire-ca")
 	}
 	secrets = append(secrets, "metawire-tickets")
-	want["Role metawire-collector"+collector] = []string{"/secrets " + strings.Join(secrets, ",") + " get,list,watch,update"}
+	want["Role metawire-collector"+collector] = []string{"/secrets " + strings.Join(secrets, ",") + " list,watch,update"}
 	// Tickets are given, and so tokens reviewed, whether or not any is asked for.
 	reviews := []string{"authentication.k8s.io/tokenreviews create"}
 	if s.authorization != "disabled" {
@@ -42,14 +42,14 @@ func wantGrants(s settings) grants {
 		return want
 	}
 	want["ClusterRole metawire-collector-events"+collector] = []string{"/events create"}
-	own := []string{"/services metawire-collector get,list,watch"}
+	own := []string{"/services metawire-collector list,watch"}
 	if s.tls == "selfManaged" {
-		own = append(own, "/secrets metawire-ca get,list,watch,update")
+		own = append(own, "/secrets metawire-ca list,watch,update")
 	}
 	want["Role metawire-webhook"+webhook] = own
 	if s.tls != "certManager" {
 		want["ClusterRole metawire-webhook"+webhook] = []string{
-			"admissionregistration.k8s.io/mutatingwebhookconfigurations zz-metawire-webhook get,list,watch,update,patch",
+			"admissionregistration.k8s.io/mutatingwebhookconfigurations zz-metawire-webhook list,watch,patch",
 		}
 	}
 	return want

@@ -73,8 +73,12 @@ func checkWebhookConfig(t *rapid.T, objs []*unstructured.Unstructured, s setting
 		return
 	}
 	image := map[string]any{"name": "ghcr.io/metawire/metawire:0.1.0", "pullPolicy": "IfNotPresent"}
-	if s.pullSecrets != nil {
-		image["pullSecrets"] = s.pullSecrets
+	secrets := s.pullSecrets
+	if secrets == nil { // what Metawire's pods need, Falco's do too: it is the same image
+		secrets = s.ownPullSecrets
+	}
+	if secrets != nil {
+		image["pullSecrets"] = secrets
 	}
 	want := map[string]any{
 		"apiVersion": "metawire.dev/v1alpha1",

@@ -29,7 +29,8 @@ type settings struct {
 	webhook            bool
 	webhookPorts       [3]int // admission, health, metrics
 	plugin             map[string]any
-	pullSecrets        []string
+	pullSecrets        []string // of the webhook
+	ownPullSecrets     []string
 }
 
 // wires says whether the webhook is installed.
@@ -50,14 +51,20 @@ func (s settings) values() string {
 	case s.issuer:
 		tls["certManager"] = map[string]any{"issuerRef": map[string]any{"name": "corporate", "kind": "ClusterIssuer"}}
 	}
-	pullSecrets := []any{}
-	for _, name := range s.pullSecrets {
-		pullSecrets = append(pullSecrets, map[string]any{"name": name})
+	named := func(names []string) []any {
+		objects := []any{}
+		for _, name := range names {
+			objects = append(objects, map[string]any{"name": name})
+		}
+		return objects
 	}
 	v, err := json.Marshal(map[string]any{
 		"clusterID":   s.clusterID,
 		"addTypes":    s.add,
 		"removeTypes": s.remove,
+
+		"imagePullSecrets": named(s.ownPullSecrets),
+
 		"stream": map[string]any{
 			"enabled": s.stream, "port": s.ports[0], "pacing": pacing, "maxAge": s.maxAge,
 			"authorization": s.authorization, "trustNodeAddresses": s.trustNodeAddresses,
@@ -70,7 +77,7 @@ func (s settings) values() string {
 			"ports":    map[string]any{"health": s.ports[1], "metrics": s.ports[2]},
 		},
 		"webhook": map[string]any{
-			"enabled": s.webhook, "port": s.webhookPorts[0], "plugin": s.plugin, "imagePullSecrets": pullSecrets,
+			"enabled": s.webhook, "port": s.webhookPorts[0], "plugin": s.plugin, "imagePullSecrets": named(s.pullSecrets),
 			"ports": map[string]any{"health": s.webhookPorts[1], "metrics": s.webhookPorts[2]},
 		},
 	})
@@ -112,6 +119,7 @@ func drawSettings(types []charts.ResourceType) *rapid.Generator[settings] {
 			webhook:            rapid.Bool().Draw(t, "webhook"),
 			plugin:             rapid.SampledFrom(plugins).Draw(t, "plugin"),
 			pullSecrets:        rapid.SampledFrom([][]string{nil, {"one"}, {"two", "1"}}).Draw(t, "pullSecrets"),
+			ownPullSecrets:     rapid.SampledFrom([][]string{nil, {"own"}}).Draw(t, "ownPullSecrets"),
 		}
 		s.issuer = s.tls == "certManager" && rapid.Bool().Draw(t, "issuer")
 		s.inventory = !s.stream || rapid.Bool().Draw(t, "inventory")

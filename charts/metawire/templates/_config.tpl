@@ -70,7 +70,7 @@ stream:
 image:
   name: {{ include "metawire.image" . | quote }}
   pullPolicy: {{ .Values.image.pullPolicy }}
-  {{- with .Values.webhook.imagePullSecrets }}
+  {{- with .Values.webhook.imagePullSecrets | default .Values.imagePullSecrets }}
   pullSecrets:
     {{- range . }}
     - {{ .name | quote }}

@@ -129,7 +129,7 @@ func TestObjects(t *testing.T) {
 			ClusterRole/-webhook ClusterRoleBinding/-collector ClusterRoleBinding/-collector-events
 			ClusterRoleBinding/-collector-reviews ClusterRoleBinding/-viewer ClusterRoleBinding/-webhook
 			ConfigMap/-collector ConfigMap/-webhook Deployment/-collector Deployment/-webhook
-			NetworkPolicy/-collector NetworkPolicy/-webhook
+			NetworkPolicy/-collector NetworkPolicy/-egress NetworkPolicy/-webhook
 			Pod/-test-stream PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
 			Role/-collector Role/-webhook RoleBinding/-collector RoleBinding/-webhook Secret/-tickets
 			Service/-collector Service/-webhook ServiceAccount/-viewer`,
@@ -266,6 +266,61 @@ func TestPorts(t *testing.T) {
 			if d := cmp.Diff(ports, admitted); d != "" {
 				t.Errorf("%s: NetworkPolicy (-pod +NetworkPolicy):\n%s", name, d)
 			}
+		}
+	}
+}
+
+// TestNobodyIsHeldBack: where the namespace denies egress, every pod of the
+// release gets out.
+func TestNobodyIsHeldBack(t *testing.T) {
+	_, objs := mustRender(t, loadChart(t), "networkPolicy: {enabled: true}")
+	policy, err := find[networkingv1.NetworkPolicy](objs, "NetworkPolicy", "metawire-egress")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := networkingv1.NetworkPolicySpec{
+		PodSelector: policy.Spec.PodSelector, PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
+		Egress: []networkingv1.NetworkPolicyEgressRule{{}},
+	}
+	if d := cmp.Diff(want, policy.Spec); d != "" {
+		t.Errorf("not to anywhere (-want +got):\n%s", d)
+	}
+	selector := labels.SelectorFromSet(policy.Spec.PodSelector.MatchLabels)
+	if selector.Matches(labels.Set{"app.kubernetes.io/name": "metawire", "app.kubernetes.io/instance": "another"}) {
+		t.Errorf("%q selects another release's pods", selector)
+	}
+	pods := 0
+	for _, o := range objs {
+		pod, err := podOf(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.GetKind() == "Pod" {
+			pod = o
+		}
+		if pod == nil {
+			continue
+		}
+		pods++
+		if !selector.Matches(labels.Set(pod.GetLabels())) {
+			t.Errorf("%q does not select the pods of %s %s", selector, o.GetKind(), o.GetName())
+		}
+	}
+	if pods != 3 {
+		t.Errorf("%d kinds of pods, want the collector's, the webhook's and the test's", pods)
+	}
+}
+
+// TestRolloutsSpread: the pods of a new version are spread among themselves.
+func TestRolloutsSpread(t *testing.T) {
+	_, objs := mustRender(t, loadChart(t), "")
+	for _, name := range []string{"metawire-collector", "metawire-webhook"} {
+		d, err := find[appsv1.Deployment](objs, "Deployment", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.Spec.Template.Spec.TopologySpreadConstraints[0].MatchLabelKeys; !slices.Equal(got, []string{"pod-template-hash"}) {
+			t.Errorf("%s: matchLabelKeys is %v", name, got)
 		}
 	}
 }

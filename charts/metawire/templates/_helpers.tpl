@@ -77,10 +77,14 @@ app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 
 {{- /* Labels that never change, by which pods are selected. Argument: as above. */}}
 {{- define "metawire.selectorLabels" -}}
-{{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "metawire.name" $root | quote }}
-app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
+{{ include "metawire.releaseLabels" (index . 0) }}
 app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- /* Those of them that all pods of the release have. */}}
+{{- define "metawire.releaseLabels" -}}
+app.kubernetes.io/name: {{ include "metawire.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- /* Labels of a pod, and of no selector: those may not change. The first keeps

@@ -136,6 +136,33 @@ func TestWebhookLeavesOwnPodsAlone(t *testing.T) {
 	}
 }
 
+// TestWebhookInTheNodesNetwork: on request only, and then a rollout ends where
+// every node has a webhook, whose ports are taken.
+func TestWebhookInTheNodesNetwork(t *testing.T) {
+	for values, want := range map[string][]any{
+		"":                             {false, corev1.DNSPolicy(""), "0"},
+		"webhook: {hostNetwork: true}": {true, corev1.DNSClusterFirstWithHostNet, "1"},
+	} {
+		_, objs := mustRender(t, loadChart(t), values)
+		d, err := find[appsv1.Deployment](objs, "Deployment", "metawire-webhook")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod := d.Spec.Template.Spec
+		got := []any{pod.HostNetwork, pod.DNSPolicy, d.Spec.Strategy.RollingUpdate.MaxUnavailable.String()}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", values, diff)
+		}
+		collector, err := find[appsv1.Deployment](objs, "Deployment", "metawire-collector")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if collector.Spec.Template.Spec.HostNetwork {
+			t.Errorf("%q: the collectors are in the nodes' network", values)
+		}
+	}
+}
+
 // TestConditionsKnowFalco: the API server, by the expression, and the webhook's
 // own code take the same images for Falco.
 func TestConditionsKnowFalco(t *testing.T) {

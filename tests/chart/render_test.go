@@ -84,17 +84,22 @@ func loadChart(t testing.TB, without ...string) *helmchart.Chart {
 // render returns what `helm install --values` would send, by template, and
 // under the key NOTES.txt what it would print.
 func render(ch *helmchart.Chart, values string) (map[string]string, error) {
+	// Strict: a value that is mistyped in a template is an error.
+	return renderAs(release, engine.Engine{Strict: true}, ch, values)
+}
+
+// renderAs renders the release of that name.
+func renderAs(name string, e engine.Engine, ch *helmchart.Chart, values string) (map[string]string, error) {
 	v, err := chartutil.ReadValues([]byte(values))
 	if err != nil {
 		return nil, err
 	}
-	options := chartutil.ReleaseOptions{Name: release, Namespace: namespace, Revision: 1, IsInstall: true}
+	options := chartutil.ReleaseOptions{Name: name, Namespace: namespace, Revision: 1, IsInstall: true}
 	all, err := chartutil.ToRenderValues(ch, v, options, chartutil.DefaultCapabilities)
 	if err != nil {
 		return nil, err
 	}
-	// Strict: a value that is mistyped in a template is an error.
-	files, err := engine.Engine{Strict: true}.Render(ch, all)
+	files, err := e.Render(ch, all)
 	if err != nil {
 		return nil, err
 	}

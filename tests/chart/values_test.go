@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 	helmchart "helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/engine"
 )
 
 // TestValuesAreDocumentedAndInTheSchema: each value has a comment that
@@ -44,6 +45,56 @@ func TestValuesAreDocumentedAndInTheSchema(t *testing.T) {
 	if d := cmp.Diff(slices.Sorted(maps.Keys(known)), slices.Sorted(maps.Keys(values))); d != "" {
 		t.Errorf("values.schema.json and values.yaml have not the same keys (-schema +values):\n%s", d)
 	}
+}
+
+// TestNulls: each value, set to null, is as good as empty or refused by the
+// schema, which names it; never an error within a template.
+func TestNulls(t *testing.T) {
+	ch := loadChart(t)
+	taken := map[string]bool{}
+	for _, key := range valueKeys(ch.Values, "") {
+		values := key + ": null"
+		if parts := strings.Split(key, "."); len(parts) > 1 {
+			values = strings.Join(parts[:len(parts)-1], ": {") + ": {" + parts[len(parts)-1] + ": null" + strings.Repeat("}", len(parts)-1)
+		}
+		// As helm install does it, which Strict is not: a null takes the value away.
+		files, err := renderAs(release, engine.Engine{}, ch, values)
+		if err != nil {
+			if name := key[strings.LastIndex(key, ".")+1:]; !strings.Contains(err.Error(), "schema") || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s: %v", values, err)
+			}
+			continue
+		}
+		taken[key] = true
+		if _, err := objects(files); err != nil {
+			t.Errorf("%s: %v", values, err)
+		}
+		for name, text := range files {
+			if strings.Contains(text, "<no value>") || strings.Contains(text, "<nil>") {
+				t.Errorf("%s: %s has no value somewhere:\n%s", values, name, text)
+			}
+		}
+	}
+	for _, key := range []string{
+		"webhook.namespaceSelector", "webhook.podAnnotations", "webhook.podLabels", "collector.podAnnotations", "collector.podLabels",
+		"stream.pacing", "tls.certManager.issuerRef", "collector.resources", "imagePullSecrets", "extraObjects",
+	} {
+		if !taken[key] {
+			t.Errorf("%s: null is refused", key)
+		}
+	}
+}
+
+// valueKeys lists every value, maps too.
+func valueKeys(values map[string]any, prefix string) []string {
+	var keys []string
+	for name, value := range values {
+		keys = append(keys, prefix+name)
+		if m, ok := value.(map[string]any); ok {
+			keys = append(keys, valueKeys(m, prefix+name+".")...)
+		}
+	}
+	return keys
 }
 
 // walkValues visits each value that users set as one: a comment in front of a

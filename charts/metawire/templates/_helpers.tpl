@@ -29,6 +29,21 @@ containers that others added. */}}
 zz-{{ include "metawire.webhook.name" . }}
 {{- end }}
 
+{{- /* The namespaces where Falco is wired. */}}
+{{- define "metawire.webhook.namespaceSelector" -}}
+{{- $user := .Values.webhook.namespaceSelector | default dict -}}
+{{- with get $user "matchLabels" -}}
+matchLabels:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+matchExpressions:
+  - {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system]}
+  - {key: metawire.dev/inject, operator: NotIn, values: ["false"]}
+  {{- with get $user "matchExpressions" }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
 {{- define "metawire.viewer.name" -}}
 {{- include "metawire.fullname" . }}-viewer
 {{- end }}
@@ -93,7 +108,7 @@ the user's labels. */}}
 {{- define "metawire.podLabels" -}}
 {{- $own := include "metawire.selectorLabels" . | fromYaml -}}
 {{- $_ := set $own "metawire.dev/own" "true" -}}
-{{- merge $own (index . 2) | toYaml -}}
+{{- merge $own (index . 2 | default dict) | toYaml -}}
 {{- end }}
 
 {{- define "metawire.image" -}}

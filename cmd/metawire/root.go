@@ -17,19 +17,25 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root := &cobra.Command{
 		Use:   "metawire",
 		Short: "Kubernetes metadata for Falco, node by node",
-		Long: `metawire looks at Metawire from the outside: what its collector streams.
+		Long: `metawire looks at Metawire from the outside: whether it works, what its collector
+streams, and why a pod is wired to it or is not.
 
-Exit codes: 0 as asked, 1 error.`,
-		Example: `  # What Falco on worker-1 is told, live
-  kubectl -n metawire port-forward svc/metawire-collector 45000 &
+Exit codes: 0 as asked, 1 error, 2 a finding (a check failed, a pod is not wired).`,
+		Example: `  # Does it work?
+  metawire check
+
+  # What Falco on worker-1 is told, live
   metawire watch --node worker-1
+
+  # Why this pod gets metadata, or gets none
+  metawire explain pod falco/falco-x2x7z
 
   # Which build this is
   metawire version`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newWatch(), newVersion()) //nolint:contextcheck // cobra hands it on
+	root.AddCommand(newCheck(), newExplain(), newWatch(), newVersion()) //nolint:contextcheck // cobra hands it on
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)", err, c.CommandPath())
 	})

@@ -16,12 +16,12 @@ import (
 	"github.com/metawire/metawire/internal/subscriber"
 )
 
-const portForward = "kubectl -n metawire port-forward svc/metawire-collector 45000"
-
 // watch is the command's flags.
 type watch struct {
 	subscriber.Options
-	output *choice
+
+	cluster cluster
+	output  *choice
 }
 
 func newWatch() *cobra.Command {
@@ -42,8 +42,13 @@ A stream that the collector ends in order to drain is opened again after a
 second. The command ends when it is interrupted; with an error when it cannot
 connect within 10 s, or not again within 30 s, or is refused.
 
-From outside of the cluster, forward the port first:
-  ` + portForward,
+Without --addr, Metawire is looked for in the cluster of the kubeconfig: the
+stream is reached through the API server (as by kubectl port-forward), the
+authority of its certificate is read there, and a token for it is asked for,
+of the chart's ServiceAccount for people. That takes these permissions: list
+services, configmaps, pods and serviceaccounts, create pods/portforward and
+serviceaccounts/token in Metawire's namespace, and list
+mutatingwebhookconfigurations.`,
 		Example: `  # A live table of what Falco on worker-1 is told
   metawire watch --node worker-1
 
@@ -51,8 +56,9 @@ From outside of the cluster, forward the port first:
   metawire watch --node worker-1 --kinds Pod -o json |
     jq -r 'select(.status.podIP) | [.meta.namespace, .meta.name, .status.podIP] | @tsv'
 
-  # With TLS, through a port-forward
-  metawire watch --node worker-1 --tls-ca ca.crt --tls-server-name metawire-collector.metawire.svc`,
+  # Without asking the API server: all is given
+  metawire watch --node worker-1 --addr 10.0.0.7:45000 --tls-ca ca.crt \
+    --tls-server-name metawire-collector.metawire.svc --token-file token`,
 		Args: cobra.NoArgs,
 	}
 	var w watch
@@ -60,17 +66,18 @@ From outside of the cluster, forward the port first:
 	var tokenFile string
 	f := c.Flags()
 	f.StringVar(&w.Node, "node", "", "name of the `node`, as kubectl get nodes writes it (required)")
-	f.StringVar(&w.Target.Addr, "addr", "localhost:45000", "`host:port` of the collector's stream")
-	f.StringVar(&w.Target.CA, "tls-ca", "", "PEM `file` with the authorities to accept; without it the connection is plaintext")
+	f.StringVar(&w.Target.Addr, "addr", "", "`host:port` of the collector's stream (default: found in the cluster)")
+	f.StringVar(&w.Target.CA, "tls-ca", "", "PEM `file` with the authorities to accept; with --addr and without it the connection is plaintext")
 	f.StringVar(&w.Target.ServerName, "tls-server-name", "", "`name` that the certificate must carry (default: the host of --addr)")
-	f.StringVar(&tokenFile, "token-file", "", "`file` with a token of a ServiceAccount that may read the node, audience metawire.dev; needs --tls-ca")
+	f.StringVar(&tokenFile, "token-file", "", "`file` with a token of a ServiceAccount that may read the node, audience metawire.dev; with --addr it needs --tls-ca")
 	f.StringSliceVar(&kinds, "kinds", contractKinds(), "`kinds` to show, separated by commas; also known: StatefulSet, Job, CronJob")
+	w.cluster.flags(c)
 	w.output = outputFlag(c, "table", "json")
 	c.RunE = func(c *cobra.Command, _ []string) (err error) {
 		if w.Node == "" {
 			return errors.New("--node is required: the name of a node, as kubectl get nodes writes it")
 		}
-		if w.Target.ServerName != "" && w.Target.CA == "" {
+		if w.Target.ServerName != "" && w.Target.CA == "" && w.Target.Addr != "" {
 			return errors.New("--tls-server-name asks for TLS, which needs --tls-ca")
 		}
 		if tokenFile != "" {
@@ -79,9 +86,42 @@ From outside of the cluster, forward the port first:
 		if w.Kinds, err = parseKinds(kinds); err != nil {
 			return err
 		}
+		if w.Target.Addr == "" {
+			if err := w.find(c.Context()); err != nil {
+				return err
+			}
+		}
 		return w.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr())
 	}
 	return c
+}
+
+// find fills in the target from the cluster, but for what is given.
+func (w *watch) find(ctx context.Context) error {
+	found, inside, err := w.cluster.find(ctx)
+	if err != nil {
+		return err
+	}
+	t := &w.Target
+	t.Addr = found.Addr()
+	if !inside {
+		t.Dial = found.Dial
+	}
+	if !found.TLS && t.CA == "" {
+		return nil
+	}
+	if t.ServerName == "" {
+		t.ServerName = found.Host
+	}
+	if t.CA == "" {
+		if t.PEM, err = found.Authorities(ctx); err != nil {
+			return err
+		}
+	}
+	if t.Token == nil {
+		t.Token = func() (string, error) { return found.Token(ctx) }
+	}
+	return nil
 }
 
 func (w *watch) run(ctx context.Context, stdout, stderr io.Writer) error {
@@ -133,9 +173,9 @@ func advise(err error) error {
 	var advice string
 	switch {
 	case errors.Is(err, subscriber.ErrUnreachable):
-		advice = "is the collector there? From outside of the cluster: " + portForward
+		advice = "is a collector there, and ready? metawire check tells; without --addr it is found by itself"
 	case errors.Is(err, subscriber.ErrNoAnswer):
-		advice = "is the port-forward running, and a pod behind it? Does the server expect TLS (--tls-ca), or none?"
+		advice = "is something behind that address? Does the server expect TLS (--tls-ca), or none?"
 	case errors.Is(err, subscriber.ErrTLS):
 		advice = "give the authority of its certificate: --tls-ca FILE"
 	case errors.Is(err, subscriber.ErrPlaintext):

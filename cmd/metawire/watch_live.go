@@ -34,6 +34,7 @@ const (
 	plain      = "\x1b[0m"
 	bold       = "\x1b[1m"
 	green      = "\x1b[32m"
+	red        = "\x1b[31m"
 	yellow     = "\x1b[33m"
 	redStruck  = "\x1b[31;9m"
 )
@@ -64,7 +65,7 @@ type live struct {
 
 func newLive(v *view.View, o subscriber.Options, t terminal) *live {
 	security := "plaintext"
-	if o.Target.CA != "" {
+	if o.Target.Secure() {
 		security = "TLS"
 	}
 	return &live{

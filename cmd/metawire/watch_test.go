@@ -118,18 +118,20 @@ func TestWatchEndsWithTheReason(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"nobody listens":      {[]string{"--addr", closed}, []string{closed, "connection refused", "port-forward svc/metawire-collector 45000"}},
+		"nobody listens":      {[]string{"--addr", closed}, []string{closed, "connection refused", "metawire check"}},
 		"plaintext to TLS":    {[]string{"--addr", secure}, []string{secure, "--tls-ca FILE"}},
 		"TLS to plaintext":    {[]string{"--addr", open, "--tls-ca", ca}, []string{open, "leave --tls-ca out"}},
 		"wrong name":          {[]string{"--addr", secure, "--tls-ca", ca}, []string{"certificate is not accepted", "--tls-server-name"}},
 		"refused":             {[]string{"--addr", refusing}, []string{`node "worker-1": refused by the collector: PermissionDenied: "not your node"`}},
 		"broken event":        {[]string{"--addr", broken}, []string{"meta of Pod p1"}},
 		"broken event, JSON":  {[]string{"--addr", broken, "-o", "json"}, []string{"event of Pod p1"}},
-		"no CA file":          {[]string{"--tls-ca", ca + ".not"}, []string{ca + ".not"}},
+		"no CA file":          {[]string{"--addr", closed, "--tls-ca", ca + ".not"}, []string{ca + ".not"}},
+		"no kubeconfig":       {[]string{"--kubeconfig", ca + ".not"}, []string{ca + ".not", "--kubeconfig FILE"}},
+		"no token":            {[]string{"--addr", closed, "--tls-ca", ca, "--token-file", ca + ".not"}, []string{"read the token", ca + ".not"}},
 		"unknown kind":        {[]string{"--kinds", "pod,Foo"}, []string{`unknown kind "Foo"`, "Namespace", "CronJob"}},
 		"no kind":             {[]string{"--kinds", ""}, []string{"--kinds names no kind"}},
 		"no node":             {[]string{"--node", ""}, []string{"--node is required"}},
-		"name without TLS":    {[]string{"--tls-server-name", "x"}, []string{"needs --tls-ca"}},
+		"name without TLS":    {[]string{"--addr", closed, "--tls-server-name", "x"}, []string{"needs --tls-ca"}},
 		"unknown output":      {[]string{"-o", "yaml"}, []string{"allowed are table, json", "metawire watch --help"}},
 		"unknown flag":        {[]string{"--nope"}, []string{"--nope", "metawire watch --help"}},
 		"an argument as well": {[]string{"worker-2"}, []string{"worker-2"}},

@@ -44,7 +44,14 @@ type Target struct {
 	// Token returns the bearer token to present; nil presents none. It is asked
 	// at each attempt, and only with TLS: a token is never sent in plaintext.
 	Token func() (string, error)
+	// Dial connects instead of TCP to Addr, which then only names the target.
+	Dial func(ctx context.Context) (net.Conn, error)
+	// PEM are the authorities to accept, instead of the file CA.
+	PEM []byte
 }
+
+// Secure reports whether the connection is to be encrypted.
+func (t Target) Secure() bool { return t.CA != "" || len(t.PEM) > 0 }
 
 // bearer presents a token.
 type bearer func() (string, error)
@@ -68,30 +75,45 @@ type dialer struct {
 	creds   credentials.TransportCredentials
 	tls     *tls.Config // nil: plaintext
 	token   bearer      // nil: none
+	connect func(ctx context.Context) (net.Conn, error)
 }
 
-// dialer reads the CA file, once: as the plugin does.
+// dialer reads the CA file, once: as the plugin does. A token that cannot be had
+// is an error here already: an attempt to connect would not tell of it.
 func (t Target) dialer(timeout time.Duration) (*dialer, error) {
 	host, _, err := net.SplitHostPort(t.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("address %q is not HOST:PORT: %w", t.Addr, err)
 	}
-	if t.CA == "" {
+	d := &dialer{addr: t.Addr, timeout: timeout, creds: insecure.NewCredentials(), connect: t.Dial}
+	if d.connect == nil {
+		d.connect = func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", t.Addr) }
+	}
+	if !t.Secure() {
 		if t.Token != nil {
 			return nil, errors.New("a token is sent over TLS only: a CA file is needed")
 		}
-		return &dialer{t.Addr, timeout, insecure.NewCredentials(), nil, nil}, nil
+		return d, nil
 	}
-	pem, err := os.ReadFile(t.CA)
-	if err != nil {
-		return nil, fmt.Errorf("read the CA file: %w", err)
+	bundle, from := t.PEM, "the authorities that were found"
+	if t.CA != "" {
+		if bundle, err = os.ReadFile(t.CA); err != nil {
+			return nil, fmt.Errorf("read the CA file: %w", err)
+		}
+		from = fmt.Sprintf("CA file %q", t.CA)
 	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("CA file %q holds no PEM certificate", t.CA)
+	if !pool.AppendCertsFromPEM(bundle) {
+		return nil, fmt.Errorf("%s: no PEM certificate in it", from)
 	}
-	config := &tls.Config{RootCAs: pool, ServerName: cmp.Or(t.ServerName, host), MinVersion: tls.VersionTLS12}
-	return &dialer{t.Addr, timeout, credentials.NewTLS(config), config, t.Token}, nil
+	d.tls = &tls.Config{RootCAs: pool, ServerName: cmp.Or(t.ServerName, host), MinVersion: tls.VersionTLS12}
+	d.creds, d.token = credentials.NewTLS(d.tls), t.Token
+	if t.Token != nil {
+		if _, err := t.Token(); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
 }
 
 // TokenFile returns a Token that reads the file anew each time: what is
@@ -113,11 +135,12 @@ func (d *dialer) subscribe(ctx context.Context, s *metadata.Selector) (grpc.Serv
 		grpc.WithTransportCredentials(d.creds),
 		// Go where the address says, as explain does.
 		grpc.WithNoProxy(), grpc.WithDisableServiceConfig(),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return d.connect(ctx) }),
 	}
 	if d.token != nil {
 		options = append(options, grpc.WithPerRPCCredentials(d.token))
 	}
-	conn, err := grpc.NewClient(d.addr, options...)
+	conn, err := grpc.NewClient("passthrough:///"+d.addr, options...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("address %q: %w", d.addr, err)
 	}
@@ -144,8 +167,7 @@ func (d *dialer) subscribe(ctx context.Context, s *metadata.Selector) (grpc.Serv
 func (d *dialer) explain(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
-	var tcp net.Dialer
-	raw, err := tcp.DialContext(ctx, "tcp", d.addr)
+	raw, err := d.connect(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}

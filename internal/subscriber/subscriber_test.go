@@ -246,7 +246,7 @@ func TestTargetsThatMakeNoSense(t *testing.T) {
 	}{
 		"no port":        {subscriber.Target{Addr: "localhost"}, `address "localhost" is not HOST:PORT`},
 		"no CA file":     {subscriber.Target{Addr: "localhost:1", CA: empty + ".not"}, empty + ".not"},
-		"nothing in it":  {subscriber.Target{Addr: "localhost:1", CA: empty}, "holds no PEM certificate"},
+		"nothing in it":  {subscriber.Target{Addr: "localhost:1", CA: empty}, "no PEM certificate in it"},
 		"IPv6, no port":  {subscriber.Target{Addr: "::1"}, "is not HOST:PORT"},
 		"nothing at all": {subscriber.Target{}, `address "" is not HOST:PORT`},
 	} {

@@ -3,6 +3,10 @@ package chart_test
 import (
 	"strings"
 	"testing"
+
+	"helm.sh/helm/v3/pkg/engine"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // TestRefused: what makes no sense is refused before anything is installed, by
@@ -26,12 +30,17 @@ func TestRefused(t *testing.T) {
 		{"no provided Secret", "tls: {source: provided}", "tls.provided.secretName"},
 		{"issuer without a name", "tls: {source: certManager, certManager: {issuerRef: {kind: ClusterIssuer}}}", "tls.certManager.issuerRef.name"},
 		{"issuer that nobody asks", "tls: {certManager: {issuerRef: {name: x}}}", "tls.certManager.issuerRef has no effect"},
+		{"Secret that nobody reads", "tls: {provided: {secretName: x}}", "tls.provided.secretName has no effect"},
+		{"Secret beside cert-manager", "tls: {source: certManager, provided: {secretName: x}}", "tls.provided.secretName has no effect"},
 		{"a failure policy", "webhook: {failurePolicy: Fail}", "failurePolicy"},
 		{"source of the plugin", "webhook: {plugin: {source: falcoctl}}", "/webhook/plugin/source"},
 		{"no artifact", `webhook: {plugin: {reference: ""}}`, "webhook.plugin.reference"},
 		{"no image", "webhook: {plugin: {source: image, path: /x.so}}", "webhook.plugin.image"},
 		{"no path in the image", "webhook: {plugin: {source: image, image: x}}", "webhook.plugin.path"},
 		{"no path in Falco's image", "webhook: {plugin: {source: preinstalled}}", "webhook.plugin.path"},
+		{"image that nobody asks for", "webhook: {plugin: {image: x}}", "webhook.plugin.image has no effect"},
+		{"image beside Falco's", "webhook: {plugin: {source: preinstalled, image: x, path: /x.so}}", "webhook.plugin.image has no effect"},
+		{"path that nobody takes", "webhook: {plugin: {path: /x.so}}", "webhook.plugin.path has no effect"},
 		{"relative path", "webhook: {plugin: {source: preinstalled, path: x.so}}", "/webhook/plugin/path"},
 		{"selector of an unknown kind", "webhook: {namespaceSelector: {matchNames: [x]}}", "matchNames"},
 		{"operator", "webhook: {namespaceSelector: {matchExpressions: [{key: a, operator: Is}]}}", "operator"},
@@ -75,6 +84,51 @@ func TestRefused(t *testing.T) {
 			}
 			if !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("the error does not name %q: %v", tc.want, err)
+			}
+		})
+	}
+}
+
+// TestReleaseNames: whatever Helm takes for a release's name gives names that
+// Kubernetes takes, or is refused.
+func TestReleaseNames(t *testing.T) {
+	for _, tc := range []struct{ release, values, want, err string }{
+		{"metawire", "", "metawire", ""},
+		{"prod", "", "prod-metawire", ""},
+		{"metawire.prod", "", "metawire-prod", ""},
+		{"a.b", "", "a-b-metawire", ""},
+		{"as-long-as-helm-lets-it-be-the-name-of-some-release-x", "", "as-long-as-helm-lets-it-be-the-name-of-some-releas", ""},
+		{"a.release-whose-name-is-cut-just-at-one-of-its-do.x", "", "a-release-whose-name-is-cut-just-at-one-of-its-do", ""},
+		{"1st", "", "", "fullnameOverride"},
+		{"1st.metawire", "", "", "fullnameOverride"},
+		{"1st", "fullnameOverride: first", "first", ""},
+	} {
+		t.Run(tc.release, func(t *testing.T) {
+			files, err := renderAs(tc.release, engine.Engine{Strict: true}, loadChart(t), tc.values)
+			if tc.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.err) {
+					t.Errorf("want an error that names %q, got: %v", tc.err, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			objs, err := objects(files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := find[corev1.Service](objs, "Service", tc.want+"-collector"); err != nil {
+				t.Error(err)
+			}
+			for _, o := range objs {
+				valid := validation.IsDNS1123Subdomain
+				if o.GetKind() == "Service" {
+					valid = validation.IsDNS1035Label
+				}
+				if problems := valid(o.GetName()); problems != nil {
+					t.Errorf("%s %s: %v", o.GetKind(), o.GetName(), problems)
+				}
 			}
 		})
 	}

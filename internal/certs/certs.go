@@ -76,8 +76,9 @@ type Options struct {
 	// authority with that fingerprint. Without it this daemon begins a change of
 	// the authority, and leaves its completion to another.
 	Trusted func(fingerprint string) bool
-	// Overlap is how long two authorities are published together at least,
-	// default 1m: longer than the publication takes to reach every daemon.
+	// Overlap is how long two authorities are published together at least before
+	// the new one signs, and again before the old one is dropped; default 1m:
+	// longer than the Secret takes to reach every daemon.
 	Overlap time.Duration
 	// CADuration and LeafDuration are how long certificates are good for,
 	// default 10 years and 7 days. Both are renewed after two thirds.

@@ -169,7 +169,7 @@ func (a *selfManaged) take(s state, now time.Time) {
 	case <-a.bundles:
 	default:
 	}
-	a.bundles <- s.data[keyBundle]
+	a.bundles <- s.bundle()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	changed := a.current == nil || !a.current.cert.Equal(current.cert)

@@ -19,13 +19,19 @@ import (
 	"github.com/metawire/metawire/internal/wiring"
 )
 
-// Keys of the Secret.
+// Keys of the Secret. A change of the authority goes through three steps, with
+// an overlap after each of the first two, for daemons that see the Secret late:
+//  1. next is published beside the authority, which goes on signing;
+//  2. when every wired pod trusts it, it becomes the authority and signs; the
+//     one before it is published still, as old;
+//  3. old is dropped.
 const (
-	keyBundle   = "ca.crt"  // what is published: PEM of one authority or two
+	keyBundle   = "ca.crt"  // what is published: PEM of old, authority and next, of those that there are
 	keyCert     = "tls.crt" // the authority that signs
 	keyKey      = "tls.key"
-	keyNextCert = "next.crt" // its successor while a change is under way
+	keyNextCert = "next.crt" // its successor, in step 1
 	keyNextKey  = "next.key"
+	keyOldCert  = "old.crt" // its predecessor, in step 2; it signs no more
 )
 
 // Annotations of the Secret.
@@ -34,8 +40,8 @@ const (
 	rotateAnnotation = "metawire.dev/rotate"
 	// rotatedAnnotation is the value that the last change was begun for.
 	rotatedAnnotation = "metawire.dev/rotated"
-	// publishedAnnotation is when the successor was published, RFC 3339.
-	publishedAnnotation = "metawire.dev/next-published"
+	// stepAnnotation is when the change came to the step where it is, RFC 3339.
+	stepAnnotation = "metawire.dev/step-since"
 )
 
 // state is the Secret's content.
@@ -56,32 +62,74 @@ func (s state) signing(now time.Time) (*authority, error) {
 	return parse(s.data[keyCert], s.data[keyKey], now)
 }
 
+// successor returns the one that is to follow, an error if it cannot be used.
+func (s state) successor(now time.Time) (*authority, error) {
+	if n := len(wiring.Fingerprints(s.data[keyNextCert])); n != 1 {
+		return nil, fmt.Errorf("there are %d certificates instead of one", n)
+	}
+	return parse(s.data[keyNextCert], s.data[keyNextKey], now)
+}
+
 // changing reports whether a change is under way.
-func (s state) changing() bool { return len(s.data[keyNextCert]) > 0 }
+func (s state) changing() bool { return len(s.data[keyNextCert]) > 0 || len(s.data[keyOldCert]) > 0 }
+
+// bundle is what is to be published.
+func (s state) bundle() []byte {
+	var all []byte
+	for _, key := range []string{keyOldCert, keyCert, keyNextCert} {
+		all = append(all, s.data[key]...)
+		if len(all) > 0 && all[len(all)-1] != '\n' { // a person's file: the next one begins a line
+			all = append(all, '\n')
+		}
+	}
+	return all
+}
 
 // next returns the state that should follow, and what is done by it in words;
 // empty words if the state is as it should be. trusted is asked for the
 // successor's fingerprint.
 func (s state) next(now time.Time, o Options) (state, string, error) {
 	current, err := s.signing(now)
+	_, nextErr := s.successor(now)
 	switch {
-	case err != nil && len(s.data[keyCert]) > 0 && s.changing():
-		return s.complete("the authority cannot be used (" + err.Error() + "): its successor takes over at once")
+	case err != nil && nextErr == nil:
+		return s.succeed(now, "the authority cannot be used ("+err.Error()+"): its successor takes over at once")
 	case err != nil:
 		return s.first(now, o, err)
+	case nextErr != nil && len(s.data[keyNextCert]) > 0:
+		return s.drop("give up a new authority that cannot be used: "+nextErr.Error(), keyNextCert, keyNextKey)
+	case len(s.data[keyOldCert]) > 0 && len(wiring.Fingerprints(s.data[keyOldCert])) == 0:
+		return s.drop("drop an old authority that cannot be read", keyOldCert)
+	case !bytes.Equal(s.data[keyBundle], s.bundle()):
+		return s.publish("publish the authority")
 	case s.changing():
-		return s.finish(now, o)
-	case !bytes.Equal(s.data[keyBundle], current.pem):
-		out := s.clone()
-		out.data[keyBundle] = current.pem
-		return out, "publish the authority", nil
+		return s.advance(now, o)
 	}
 	asked := s.annotations[rotateAnnotation]
 	old := !now.Before(current.cert.NotAfter.Add(-current.cert.NotAfter.Sub(current.cert.NotBefore) / 3))
-	if asked == s.annotations[rotatedAnnotation] && !old {
+	if (asked == "" || asked == s.annotations[rotatedAnnotation]) && !old {
 		return s, "", nil
 	}
-	return s.begin(now, o, current)
+	return s.begin(now, o)
+}
+
+// publish lets the bundle be what the authorities are.
+func (s state) publish(why string) (state, string, error) {
+	out := s.clone()
+	out.data[keyBundle] = out.bundle()
+	return out, why, nil
+}
+
+// drop publishes what is left without the keys.
+func (s state) drop(why string, keys ...string) (state, string, error) {
+	out := s.clone()
+	for _, key := range keys {
+		delete(out.data, key)
+	}
+	if !out.changing() {
+		delete(out.annotations, stepAnnotation)
+	}
+	return out.publish(why)
 }
 
 // first makes an authority where there is none that could sign.
@@ -91,60 +139,62 @@ func (s state) first(now time.Time, o Options, why error) (state, string, error)
 		return s, "", err
 	}
 	out := s.clone()
-	out.data[keyCert], out.data[keyKey], out.data[keyBundle] = cert, key, cert
+	out.data[keyCert], out.data[keyKey] = cert, key
 	out.annotations[rotatedAnnotation] = s.annotations[rotateAnnotation]
-	if len(s.data[keyCert]) == 0 {
-		return out, "make an authority", nil
+	what := "make an authority"
+	if len(s.data[keyCert]) > 0 {
+		what = "replace an authority that cannot be used: " + why.Error()
 	}
-	return out, "replace an authority that cannot be used: " + why.Error(), nil
+	return out.drop(what, keyNextCert, keyNextKey, keyOldCert)
 }
 
 // begin publishes a successor beside the authority.
-func (s state) begin(now time.Time, o Options, current *authority) (state, string, error) {
+func (s state) begin(now time.Time, o Options) (state, string, error) {
 	cert, key, err := generate(now, o.CADuration)
 	if err != nil {
 		return s, "", err
 	}
 	out := s.clone()
 	out.data[keyNextCert], out.data[keyNextKey] = cert, key
-	out.data[keyBundle] = append(bytes.Clone(current.pem), cert...)
-	out.annotations[rotatedAnnotation] = s.annotations[rotateAnnotation]
-	out.annotations[publishedAnnotation] = now.UTC().Format(time.RFC3339)
-	return out, "publish a new authority beside the old one, which goes on signing", nil
+	if asked := s.annotations[rotateAnnotation]; asked != "" {
+		out.annotations[rotatedAnnotation] = asked
+	}
+	out.step(now)
+	return out.publish("publish a new authority beside the old one, which goes on signing")
 }
 
-// finish lets the successor sign once everybody trusts it.
-func (s state) finish(now time.Time, o Options) (state, string, error) {
-	published, err := time.Parse(time.RFC3339, s.annotations[publishedAnnotation])
-	if err != nil { // lost: as if it were published now
+// advance does the next step of a change when it is time.
+func (s state) advance(now time.Time, o Options) (state, string, error) {
+	since, err := time.Parse(time.RFC3339, s.annotations[stepAnnotation])
+	if err != nil { // lost: as if it were now
 		out := s.clone()
-		out.annotations[publishedAnnotation] = now.UTC().Format(time.RFC3339)
-		return out, "note when the new authority was published", nil //nolint:nilerr // is mended
+		out.step(now)
+		return out, "note since when the change is where it is", nil //nolint:nilerr // is mended
 	}
-	fingerprints := wiring.Fingerprints(s.data[keyNextCert])
-	if o.Trusted == nil || now.Before(published.Add(o.Overlap)) || len(fingerprints) != 1 || !o.Trusted(fingerprints[0]) {
+	switch {
+	case now.Before(since.Add(o.Overlap)):
+		return s, "", nil
+	case len(s.data[keyNextCert]) == 0:
+		return s.drop("drop the old authority: the new one signs everywhere", keyOldCert)
+	case o.Trusted == nil || !o.Trusted(wiring.Fingerprints(s.data[keyNextCert])[0]):
 		return s, "", nil
 	}
-	if _, err := parse(s.data[keyNextCert], s.data[keyNextKey], now); err != nil {
-		out := s.clone()
-		out.dropNext()
-		return out, "give up a new authority that cannot be used: " + err.Error(), nil //nolint:nilerr // is told in words
-	}
-	return s.complete("sign with the new authority: every wired pod trusts it")
+	return s.succeed(now, "sign with the new authority: every wired pod trusts it")
 }
 
-// complete makes the successor the one authority.
-func (s state) complete(why string) (state, string, error) {
+// succeed lets the successor sign. The old authority stays published: another
+// daemon may sign with it until it sees this.
+func (s state) succeed(now time.Time, why string) (state, string, error) {
 	out := s.clone()
-	out.data[keyCert], out.data[keyKey], out.data[keyBundle] = s.data[keyNextCert], s.data[keyNextKey], s.data[keyNextCert]
-	out.dropNext()
-	return out, why, nil
+	out.data[keyOldCert] = s.data[keyCert]
+	out.data[keyCert], out.data[keyKey] = s.data[keyNextCert], s.data[keyNextKey]
+	out.step(now)
+	return out.drop(why, keyNextCert, keyNextKey)
 }
 
-func (s state) dropNext() {
-	delete(s.data, keyNextCert)
-	delete(s.data, keyNextKey)
-	delete(s.annotations, publishedAnnotation)
+// step notes that the change has come to another step.
+func (s state) step(now time.Time) {
+	s.annotations[stepAnnotation] = now.UTC().Format(time.RFC3339Nano)
 }
 
 func (s state) clone() state {

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,14 +103,45 @@ func TestChangeWaitsForTrust(t *testing.T) {
 	}
 	s.annotations[rotateAnnotation] = "tomorrow" // a further change waits
 	s, done = settle(t, s, overlap, options(true))
-	if len(done) != 2 || !s.changing() {
+	if len(done) != 1 || !s.changing() || !bytes.Equal(s.data[keyBundle], both) {
+		t.Fatalf("done: %q; want the new one to sign, and both to be published still", done)
+	}
+	if err := verify(s, old, overlap); err == nil {
+		t.Error("the old authority still signs")
+	}
+	s, done = settle(t, s, overlap.Add(options(true).Overlap), Options{}.withDefaults())
+	if len(done) != 2 || len(s.data[keyOldCert]) > 0 || bytes.Contains(s.data[keyBundle], old) || len(wiring.Fingerprints(s.data[keyBundle])) != 2 {
 		t.Fatalf("done: %q, want the end of this change and the beginning of the next", done)
 	}
 	if err := verify(s, both, overlap); err != nil {
 		t.Errorf("a client of both is cut off: %v", err)
 	}
-	if err := verify(s, old, overlap); err == nil {
-		t.Error("the old authority still signs")
+}
+
+// TestOverlapIsWhole: what is noted of the time is not rounded to seconds.
+func TestOverlapIsWhole(t *testing.T) {
+	now := time.Unix(1_800_000_000, 900_000_000)
+	o := options(true)
+	o.Overlap = time.Second
+	s, _ := settle(t, state{}, now, o)
+	s.annotations[rotateAnnotation] = "x"
+	s, _ = settle(t, s, now, o)
+	if _, done := settle(t, s, now.Add(200*time.Millisecond), o); len(done) > 0 {
+		t.Errorf("after 0.2 s of a second: %q", done)
+	}
+}
+
+// TestRotateAnnotationRemoved: only a value asks for a change.
+func TestRotateAnnotationRemoved(t *testing.T) {
+	now := time.Now()
+	s, _ := settle(t, state{annotations: map[string]string{rotateAnnotation: "x"}}, now, options(true))
+	delete(s.annotations, rotateAnnotation)
+	if _, done := settle(t, s, now, options(true)); len(done) > 0 {
+		t.Errorf("done: %q", done)
+	}
+	s.annotations[rotateAnnotation] = "x" // put back: it was done
+	if _, done := settle(t, s, now, options(true)); len(done) > 0 {
+		t.Errorf("done: %q", done)
 	}
 }
 
@@ -129,6 +161,7 @@ func TestSecretThatWasTamperedWith(t *testing.T) {
 	good, _ := settle(t, state{}, now, options(true))
 	good.annotations[rotateAnnotation] = "x"
 	changing, _ := settle(t, good, now, options(false))
+	signing, _ := settle(t, changing, now.Add(time.Hour), options(true))
 	other, _ := settle(t, state{}, now, options(true))
 	for name, c := range map[string]struct {
 		from   state
@@ -136,14 +169,23 @@ func TestSecretThatWasTamperedWith(t *testing.T) {
 		at     time.Time
 		want   string // of the first step
 	}{
-		"bundle lost":           {good, func(d map[string][]byte) { delete(d, keyBundle) }, now, "publish the authority"},
-		"key lost":              {good, func(d map[string][]byte) { delete(d, keyKey) }, now, "replace an authority that cannot be used"},
-		"another's key":         {good, func(d map[string][]byte) { d[keyKey] = other.data[keyKey] }, now, "replace"},
-		"no PEM":                {good, func(d map[string][]byte) { d[keyCert] = []byte("?") }, now, "replace"},
-		"expired":               {good, func(map[string][]byte) {}, now.AddDate(11, 0, 0), "replace an authority that cannot be used: the certificate expired"},
-		"all lost":              {good, func(d map[string][]byte) { clear(d) }, now, "make an authority"},
-		"key lost in a change":  {changing, func(d map[string][]byte) { delete(d, keyKey) }, now, "takes over at once"},
-		"next lost in a change": {changing, func(d map[string][]byte) { d[keyNextKey] = nil }, now.Add(time.Hour), "give up a new authority"},
+		"bundle lost":               {good, func(d map[string][]byte) { delete(d, keyBundle) }, now, "publish the authority"},
+		"key lost":                  {good, func(d map[string][]byte) { delete(d, keyKey) }, now, "replace an authority that cannot be used"},
+		"another's key":             {good, func(d map[string][]byte) { d[keyKey] = other.data[keyKey] }, now, "replace"},
+		"no PEM":                    {good, func(d map[string][]byte) { d[keyCert] = []byte("?") }, now, "replace"},
+		"expired":                   {good, func(map[string][]byte) {}, now.AddDate(11, 0, 0), "replace an authority that cannot be used: the certificate expired"},
+		"all lost":                  {good, func(d map[string][]byte) { clear(d) }, now, "make an authority"},
+		"key lost in a change":      {changing, func(d map[string][]byte) { delete(d, keyKey) }, now, "takes over at once"},
+		"bundle lost in a change":   {changing, func(d map[string][]byte) { delete(d, keyBundle) }, now, "publish"},
+		"bundle cut in a change":    {changing, func(d map[string][]byte) { d[keyBundle] = d[keyCert] }, now, "publish"},
+		"bundle lost after it":      {signing, func(d map[string][]byte) { delete(d, keyBundle) }, now.Add(time.Hour), "publish"},
+		"next is no PEM":            {changing, func(d map[string][]byte) { d[keyNextCert] = []byte("?") }, now, "give up a new authority"},
+		"next is two":               {changing, func(d map[string][]byte) { d[keyNextCert] = append(d[keyNextCert], d[keyCert]...) }, now, "give up a new authority"},
+		"next is another's":         {changing, func(d map[string][]byte) { d[keyNextKey] = other.data[keyKey] }, now, "give up a new authority"},
+		"old is no PEM":             {signing, func(d map[string][]byte) { d[keyOldCert] = []byte("?") }, now.Add(time.Hour), "drop"},
+		"all but next lost":         {changing, func(d map[string][]byte) { delete(d, keyKey); delete(d, keyCert) }, now, "takes over at once"},
+		"key lost after the change": {signing, func(d map[string][]byte) { delete(d, keyKey) }, now.Add(time.Hour), "replace"},
+		"next lost in a change":     {changing, func(d map[string][]byte) { d[keyNextKey] = nil }, now.Add(time.Hour), "give up a new authority"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := c.from.clone()
@@ -165,7 +207,8 @@ func TestSecretThatWasTamperedWith(t *testing.T) {
 }
 
 // TestClientsStayConnected: whatever is asked for and whenever pods are
-// replaced, each wired pod verifies what is served.
+// replaced, each wired pod and the API server verify what is served, by and
+// from daemons too that see the Secret as it was up to an overlap ago.
 func TestClientsStayConnected(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Unix(1_800_000_000, 0)
@@ -182,23 +225,50 @@ func TestClientsStayConnected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		type version struct {
+			state
+
+			until time.Time // when the next one was written
+		}
+		var before []version
 		for i, op := range rapid.SliceOfN(rapid.IntRange(0, 4), 1, 40).Draw(t, "operations") {
+			before = slices.DeleteFunc(before, func(v version) bool { return !now.Before(v.until.Add(o.Overlap)) })
+			seen := []state{s}
+			for _, v := range before {
+				seen = append(seen, v.state)
+			}
 			switch {
 			case op == 0:
+				s = s.clone()
 				s.annotations[rotateAnnotation] = time.Duration(i).String()
 			case op == 1:
-				pods = append(pods, s.data[keyBundle])
+				pods = append(pods, rapid.SampledFrom(seen).Draw(t, "seen by the webhook").data[keyBundle])
 			case op == 2 && len(pods) > 0:
 				pods = pods[1:]
 			case op == 3:
-				now = now.Add(rapid.SampledFrom([]time.Duration{time.Second, time.Minute, 365 * 24 * time.Hour / 12}).Draw(t, "time"))
+				now = now.Add(rapid.SampledFrom([]time.Duration{time.Second, 31 * time.Second, time.Minute, 365 * 24 * time.Hour / 12}).Draw(t, "time"))
+				before = slices.DeleteFunc(before, func(v version) bool { return !now.Before(v.until.Add(o.Overlap)) })
 			}
-			if s, _, err = s.next(now, o); err != nil {
+			next, what, err := s.next(now, o)
+			if err != nil {
 				t.Fatal(err)
 			}
-			for _, p := range append(pods, s.data[keyBundle]) {
-				if err := verify(s, p, now); err != nil {
-					t.Fatal(err)
+			if what != "" {
+				before = append(before, version{s, now})
+			}
+			s = next
+			clients := map[string]struct{}{string(s.data[keyBundle]): {}}
+			for _, p := range pods {
+				clients[string(p)] = struct{}{}
+			}
+			for _, v := range before {
+				clients[string(v.data[keyBundle])] = struct{}{}
+			}
+			for _, server := range append(before, version{state: s}) {
+				for trusts := range clients {
+					if err := verify(server.state, []byte(trusts), now); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 		}

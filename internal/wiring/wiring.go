@@ -4,7 +4,9 @@
 package wiring
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -95,12 +97,17 @@ func (v Verdict) String() string {
 }
 
 // Fingerprints returns one for each certificate of a PEM bundle, in its order:
-// the first 16 bytes of the SHA-256 of its DER, in hexadecimal.
+// the first 16 bytes of a SHA-256 in hexadecimal, of its public key and subject,
+// both in DER. A client verifies with these two: an authority that is renewed
+// with its key is the same. What cannot be parsed is left out, as clients do.
 func Fingerprints(bundle []byte) []string {
 	var all []string
 	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "CERTIFICATE" {
-			sum := sha256.Sum256(block.Bytes)
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
+			sum := sha256.Sum256(append(bytes.Clone(c.RawSubjectPublicKeyInfo), c.RawSubject...))
 			all = append(all, hex.EncodeToString(sum[:16]))
 		}
 	}

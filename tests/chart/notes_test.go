@@ -17,7 +17,8 @@ func TestNotes(t *testing.T) {
 				"over TLS", "metawire-collector.metawire.svc:45000",
 				"kubectl rollout status -n metawire deployment/metawire-collector", "kubectl rollout status -n metawire deployment/metawire-webhook",
 				"helm test -n " + namespace + " " + release, "kubectl rollout restart -n falco daemonset/falco",
-				`metadata.annotations.metawire\.dev/status`, `metawire.dev/inject: "false"`,
+				`metadata.annotations.metawire\.dev/status`, `metawire.dev/inject: "false"`, "kube-system is never wired",
+				"it stays, for its log", "Another stream.port, tls.source or release name cuts wired Falcos off",
 				"kubectl create token -n metawire metawire-viewer --audience metawire.dev",
 			},
 			[]string{"NOTE:", "WARNING:", "<no value>", "{{", "load_plugins"},
@@ -33,7 +34,7 @@ func TestNotes(t *testing.T) {
 				"OPEN (stream.authorization: disabled)", "Secret metawire-ca in namespace metawire", "collectorHostname: metawire-collector.metawire.svc",
 				"collectorPort: 45000", `nodeName: "$${FALCO_K8S_NODE_NAME}"`, "caPEMBundle: ",
 			},
-			[]string{"PLAINTEXT", "deployment/metawire-webhook", "rollout restart"},
+			[]string{"PLAINTEXT", "deployment/metawire-webhook", "rollout restart", "kube-system", "wired"},
 		},
 		{
 			"an unknown name", "stream and inventory",

@@ -30,7 +30,8 @@ const (
 
 // Keys holds the key that tickets are made and checked with. All replicas share
 // it through a Secret, which the first of them fills. A new key in the Secret
-// makes every ticket issued before no good.
+// makes every ticket issued before no good; a key that is lost there is written
+// back.
 type Keys struct {
 	api             kubernetes.Interface
 	namespace, name string
@@ -172,11 +173,18 @@ func (k *Keys) adopt(s *corev1.Secret) bool {
 	return true
 }
 
-// fill writes a new key, unless the Secret has changed.
+// fill writes the key that is held, else a new one, unless the Secret has
+// changed.
 func (k *Keys) fill(ctx context.Context, s *corev1.Secret) error {
-	key := make([]byte, keyLength)
-	if _, err := rand.Read(key); err != nil {
-		return fmt.Errorf("make a key: %w", err)
+	k.mu.Lock()
+	key := k.key
+	k.mu.Unlock()
+	did := "wrote back the key of tickets, which the Secret had lost"
+	if key == nil {
+		did, key = "made the key of tickets", make([]byte, keyLength)
+		if _, err := rand.Read(key); err != nil {
+			return fmt.Errorf("make a key: %w", err)
+		}
 	}
 	s = s.DeepCopy()
 	if s.Data == nil {
@@ -189,7 +197,7 @@ func (k *Keys) fill(ctx context.Context, s *corev1.Secret) error {
 	if err != nil {
 		return fmt.Errorf("write the key into secret %s/%s: %w", s.Namespace, s.Name, err)
 	}
-	k.log.Info("made the key of tickets")
+	k.log.Info(did)
 	k.adopt(written)
 	return nil
 }

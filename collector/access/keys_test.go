@@ -86,3 +86,30 @@ func TestNewKey(t *testing.T) {
 		t.Error("a ticket of the old key is good")
 	}
 }
+
+// TestEmptiedSecret: the key that replicas hold is written back, so that tickets
+// stay good.
+func TestEmptiedSecret(t *testing.T) {
+	api := fake.NewClientset(secret(bytes.Repeat([]byte{1}, keyLength)))
+	k := start(t, api)
+	until(t, k, known)
+	if _, err := api.CoreV1().Secrets("n").Update(t.Context(), secret(nil), metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		s, err := api.CoreV1().Secrets("n").Get(t.Context(), "tickets", metav1.GetOptions{})
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case len(s.Data[keyName]) > 0:
+			if s.Data[keyName][0] != 1 {
+				t.Error("the key is another")
+			}
+			return
+		case time.Now().After(deadline):
+			t.Fatal("the key is not written back")
+		}
+	}
+}

@@ -35,6 +35,10 @@ type selfManaged struct {
 	options  Options
 	leaves   *cmtls.DynamicSource
 
+	// Of Run alone.
+	held state  // what was taken last, should the Secret lose it
+	told string // the failure that was logged last
+
 	mu      sync.Mutex
 	current *authority // nil before the Secret was read
 	watches map[chan<- struct{}]struct{}
@@ -129,41 +133,52 @@ func (a *selfManaged) Run(ctx context.Context) error {
 }
 
 // step takes in the Secret, and writes what should follow. Of several daemons
-// one succeeds; the others see what it wrote.
+// one succeeds; the others see what it wrote. An authority that is there is
+// served even if nothing can be written.
 func (a *selfManaged) step(ctx context.Context, secret *corev1.Secret) {
 	now := time.Now()
 	s := state{secret.Data, secret.Annotations}
-	next, what, err := s.next(now, a.options)
-	if err != nil {
-		a.log.Error("cannot keep the authority", "error", err)
-		return
-	}
-	if what != "" {
-		out := secret.DeepCopy()
-		out.Data, out.Annotations = next.data, next.annotations
-		written, err := a.api.CoreV1().Secrets(secret.Namespace).Update(ctx, out, metav1.UpdateOptions{FieldManager: "metawire"})
-		switch {
-		case apierrors.IsConflict(err):
-			return // another was first; its version arrives by the watch
-		case err != nil:
-			if ctx.Err() == nil {
-				a.log.Error("cannot write the authority's Secret: may it be updated?", "to", what, "error", err)
-			}
-			return
-		}
-		a.log.Info("the authority's Secret is written", "to", what)
-		a.metrics.changes.Inc()
-		s = state{written.Data, written.Annotations}
+	written, err := a.write(ctx, secret, s, now)
+	switch {
+	case err == nil:
+		s, a.told = written, ""
+	case apierrors.IsConflict(err):
+		return // another was first; its version arrives by the watch
+	case ctx.Err() == nil && err.Error() != a.told:
+		a.log.Error("cannot keep the authority: trying again", "error", err)
+		a.told = err.Error()
 	}
 	a.take(s, now)
 }
 
-// take makes the state the one that is published and signed with.
+// write returns the state that the Secret has come to.
+func (a *selfManaged) write(ctx context.Context, secret *corev1.Secret, s state, now time.Time) (state, error) {
+	next, what := s.recall(a.held, now)
+	if what == "" {
+		var err error
+		if next, what, err = s.next(now, a.options); err != nil || what == "" {
+			return s, err
+		}
+	}
+	out := secret.DeepCopy()
+	out.Data, out.Annotations = next.data, next.annotations
+	written, err := a.api.CoreV1().Secrets(secret.Namespace).Update(ctx, out, metav1.UpdateOptions{FieldManager: "metawire"})
+	if err != nil {
+		return s, fmt.Errorf("write secret %s/%s, to %s: %w", secret.Namespace, secret.Name, what, err)
+	}
+	a.log.Info("the authority's Secret is written", "to", what)
+	a.metrics.changes.Inc()
+	return state{written.Data, written.Annotations}, nil
+}
+
+// take makes the state the one that is published and signed with, if it has an
+// authority.
 func (a *selfManaged) take(s state, now time.Time) {
 	current, err := s.signing(now)
 	if err != nil {
 		return
 	}
+	a.held = s
 	a.metrics.authority(current.cert, s.changing())
 	select { // the latest bundle replaces one that is not published yet
 	case <-a.bundles:

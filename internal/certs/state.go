@@ -197,6 +197,32 @@ func (s state) step(now time.Time) {
 	s.annotations[stepAnnotation] = now.UTC().Format(time.RFC3339Nano)
 }
 
+// recall returns the state with the authorities that were held before the Secret
+// lost its own, and what is done by it in words; empty words if it has one that
+// signs, which counts whoever put it there, or if none is held that could.
+func (s state) recall(held state, now time.Time) (state, string) {
+	_, lost := s.signing(now)
+	if _, err := held.signing(now); err != nil || lost == nil {
+		return s, ""
+	}
+	out := s.clone()
+	for _, key := range []string{keyBundle, keyCert, keyKey, keyNextCert, keyNextKey, keyOldCert} {
+		restore(out.data, held.data, key)
+	}
+	for _, key := range []string{rotatedAnnotation, stepAnnotation} {
+		restore(out.annotations, held.annotations, key)
+	}
+	return out, "write back the authority, which the Secret had lost: " + lost.Error()
+}
+
+// restore lets the key be in one map what it is in the other.
+func restore[V any](to, from map[string]V, key string) {
+	delete(to, key)
+	if v, ok := from[key]; ok {
+		to[key] = v
+	}
+}
+
 func (s state) clone() state {
 	out := state{maps.Clone(s.data), maps.Clone(s.annotations)}
 	if out.data == nil {

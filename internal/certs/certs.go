@@ -81,7 +81,8 @@ type Options struct {
 	// longer than the Secret takes to reach every daemon.
 	Overlap time.Duration
 	// CADuration and LeafDuration are how long certificates are good for,
-	// default 10 years and 7 days. Both are renewed after two thirds.
+	// default 10 years and 7 days, and at least a few seconds. Both are renewed
+	// after two thirds.
 	CADuration, LeafDuration time.Duration
 }
 

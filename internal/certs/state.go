@@ -258,6 +258,14 @@ func parse(certPEM, keyPEM []byte, now time.Time) (*authority, error) {
 // backdated is by how much the clocks of clients may be late.
 const backdated = time.Hour
 
+// dates returns those of a certificate that is to be renewed after two thirds
+// of the time that it is good for: who renews it goes by its dates, and what it
+// is dated back by must not bring that forward, for a short one into the past.
+func dates(now time.Time, validFor time.Duration) (notBefore, notAfter time.Time) {
+	early := min(backdated, validFor/2)
+	return now.Add(-early), now.Add(validFor + early/2)
+}
+
 // generate makes an authority: certificate and key, PEM.
 func generate(now time.Time, validFor time.Duration) (certPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -268,11 +276,12 @@ func generate(now time.Time, validFor time.Duration) (certPEM, keyPEM []byte, er
 	if err != nil {
 		return nil, nil, err
 	}
+	notBefore, notAfter := dates(now, validFor)
 	template := &x509.Certificate{
 		SerialNumber: serial,
 		// Two authorities are told apart by their name too.
 		Subject:   pkix.Name{Organization: []string{"metawire"}, CommonName: fmt.Sprintf("metawire-ca-%x", serial.Bytes()[:4])},
-		NotBefore: now.Add(-backdated), NotAfter: now.Add(validFor),
+		NotBefore: notBefore, NotAfter: notAfter,
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature | x509.KeyUsageCRLSign,
 	}
@@ -288,15 +297,20 @@ func generate(now time.Time, validFor time.Duration) (certPEM, keyPEM []byte, er
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }
 
-// sign completes and signs a leaf's template.
+// sign completes and signs a leaf's template. The leaf is good for less than
+// asked for if the authority is.
 func (a *authority) sign(template *x509.Certificate, now time.Time, validFor time.Duration) (*x509.Certificate, error) {
 	serial, err := serialNumber()
 	if err != nil {
 		return nil, err
 	}
+	left := a.cert.NotAfter.Sub(now)
+	if left <= 0 {
+		return nil, fmt.Errorf("sign a certificate: the authority expired on %s", a.cert.NotAfter.Format(time.DateOnly))
+	}
 	leaf := *template
 	leaf.SerialNumber = serial
-	leaf.NotBefore, leaf.NotAfter = now.Add(-backdated), now.Add(validFor)
+	leaf.NotBefore, leaf.NotAfter = dates(now, min(validFor, left))
 	if leaf.NotAfter.After(a.cert.NotAfter) {
 		leaf.NotAfter = a.cert.NotAfter
 	}

@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,11 +30,14 @@ const certHost = "metawire-collector.metawire.svc"
 type daemon struct {
 	*certs.Certs
 	address string
+	leaves  sync.Map               // serial numbers of the certificates that clients saw
 	pods    atomic.Pointer[[]byte] // what the one wired pod trusts; nil: there is none
 }
 
-// newDaemon starts one, which ends with the test. Leaves live for 6 s, so they
-// are renewed every 4 s.
+// leafDuration has leaves renewed about every 2 s: their dates are whole seconds.
+const leafDuration = 3 * time.Second
+
+// newDaemon starts one, which ends with the test.
 func newDaemon(t *testing.T, ref certs.SecretRef) *daemon {
 	t.Helper()
 	d := &daemon{}
@@ -42,7 +47,7 @@ func newDaemon(t *testing.T, ref certs.SecretRef) *daemon {
 	}
 	d.Certs, err = certs.New(certs.Settings{Mode: certs.ModeSelfManaged, Secret: ref, DNSNames: []string{certHost}},
 		clients, slog.New(slog.NewTextHandler(t.Output(), nil)), certs.NewMetrics(prometheus.NewRegistry()), certs.Options{
-			Overlap: time.Second, LeafDuration: 6 * time.Second,
+			Overlap: time.Second, LeafDuration: leafDuration,
 			Trusted: func(fingerprint string) bool {
 				trusts := d.pods.Load()
 				return trusts == nil || slices.Contains(wiring.Fingerprints(*trusts), fingerprint)
@@ -103,7 +108,15 @@ func (d *daemon) connect(bundle []byte) error {
 	if err != nil {
 		return err
 	}
+	d.leaves.Store(c.ConnectionState().PeerCertificates[0].SerialNumber.String(), nil)
 	return c.Close()
+}
+
+// rotations is how many certificates followed the first.
+func (d *daemon) rotations() int {
+	n := -1
+	d.leaves.Range(func(any, any) bool { n++; return true })
+	return n
 }
 
 // emptySecret is what the chart renders.
@@ -171,11 +184,13 @@ func TestAuthorityChanges(t *testing.T) {
 			}
 		}
 	}()
+	began := time.Now()
 	for change := range 5 {
 		rotate(t, ref, fmt.Sprint(change))
 		old := wiring.Fingerprints(*a.pods.Load())
 		eventually(t, func() error { // published beside the old one
-			if got := wiring.Fingerprints(a.Bundle()); len(got) < 2 || !slices.Equal(got, wiring.Fingerprints(b.Bundle())) {
+			got := wiring.Fingerprints(a.Bundle())
+			if len(got) != 2 || slices.Contains(old, got[1]) || !slices.Equal(got, wiring.Fingerprints(b.Bundle())) {
 				return fmt.Errorf("published: %v, before: %v", got, old)
 			}
 			return nil
@@ -183,9 +198,10 @@ func TestAuthorityChanges(t *testing.T) {
 		pod := a.Bundle() // the pod is replaced: it trusts both
 		a.pods.Store(&pod)
 		b.pods.Store(&pod)
+		next := wiring.Fingerprints(pod)[1:]
 		eventually(t, func() error { // which completes the change
-			if got := wiring.Fingerprints(a.Bundle()); len(got) != 1 || slices.Contains(old[:1], got[0]) {
-				return fmt.Errorf("published: %v, before: %v", got, old)
+			if got := wiring.Fingerprints(a.Bundle()); !slices.Equal(got, next) || !bytes.Equal(a.Bundle(), b.Bundle()) {
+				return fmt.Errorf("published: %v, want %v", got, next)
 			}
 			return nil
 		})
@@ -197,6 +213,13 @@ func TestAuthorityChanges(t *testing.T) {
 	t.Logf("%d connections", connects)
 	if connects < 100 {
 		t.Errorf("%d connections show nothing", connects)
+	}
+	// One for each change, and the renewals between.
+	most := 5 + int(time.Since(began)/(leafDuration/3))
+	for _, d := range []*daemon{a, b} {
+		if n := d.rotations(); n <= 5 || n > most {
+			t.Errorf("%d certificates followed the first, want 6 to %d", n, most)
+		}
 	}
 }
 

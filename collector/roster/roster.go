@@ -1,6 +1,6 @@
-// Package roster knows which pods and nodes there are: who holds an address,
-// which pods are Falco or subscribe, and what marks they carry. It is pure: no
-// I/O, no goroutines. It judges nobody.
+// Package roster knows which pods, nodes and namespaces there are: who holds an
+// address, which pods are Falco or subscribe, and what marks they carry. It is
+// pure: no I/O, no goroutines. It judges nobody.
 package roster
 
 import (
@@ -44,37 +44,31 @@ func (p *Pod) marked() bool {
 // node: it is Falco, or it opted in.
 func (p *Pod) Subscribes() bool { return p.Falco || p.OptedIn }
 
-// Node is a node of the cluster.
-type Node struct {
-	Name, UID string
-	// Addresses are its own, internal and external.
-	Addresses []netip.Addr
-	// CIDRs are the ranges that its pods get their addresses from; none if the
-	// network does not use them.
-	CIDRs []netip.Prefix
-}
-
-// Roster is what is known of pods and nodes. Any goroutine may call its methods;
-// none of them blocks. What it returns is not to be modified.
+// Roster is what is known of pods, nodes and namespaces. Any goroutine may call
+// its methods; none of them blocks. What it returns is not to be modified.
 type Roster struct {
-	podsSynced, nodesSynced chan struct{}
+	podsSynced, nodesSynced, namespacesSynced chan struct{}
 
-	mu      sync.RWMutex
-	pods    table
-	nodes   map[string]*Node // by name
-	names   map[string]string
-	changed chan struct{} // nil while nobody waits
+	mu         sync.RWMutex
+	pods       table
+	nodes      nodes
+	namespaces namespaces
+	strays     strays
+	changed    chan struct{} // nil while nobody waits
 }
 
 // New returns an empty roster.
 func New() *Roster {
-	return &Roster{
-		podsSynced:  make(chan struct{}),
-		nodesSynced: make(chan struct{}),
-		pods:        newTable(),
-		nodes:       map[string]*Node{},
-		names:       map[string]string{},
+	r := &Roster{
+		podsSynced:       make(chan struct{}),
+		nodesSynced:      make(chan struct{}),
+		namespacesSynced: make(chan struct{}),
+		pods:             newTable(),
+		nodes:            newNodes(),
+		namespaces:       newNamespaces(),
 	}
+	r.pods.taken = r.notice
+	return r
 }
 
 // SyncedPods is closed once all pods are known.
@@ -111,52 +105,6 @@ func (r *Roster) ReplacePods(pods iter.Seq[Pod]) {
 	r.broadcast()
 }
 
-// ApplyNode takes in a node's latest version.
-func (r *Roster) ApplyNode(n Node) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if old := r.nodes[n.Name]; old != nil && old.UID == n.UID &&
-		slices.Equal(old.Addresses, n.Addresses) && slices.Equal(old.CIDRs, n.CIDRs) {
-		return // nodes report their health all the time
-	}
-	r.putNode(n)
-	r.broadcast()
-}
-
-// putNode is called with the lock held.
-func (r *Roster) putNode(n Node) {
-	r.nodes[n.Name], r.names[n.UID] = &n, n.Name
-}
-
-// DeleteNode takes a node out. A node that was made again under the old one's
-// name stays.
-func (r *Roster) DeleteNode(uid string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	name, ok := r.names[uid]
-	if !ok {
-		return
-	}
-	delete(r.names, uid)
-	if n := r.nodes[name]; n != nil && n.UID == uid {
-		delete(r.nodes, name)
-	}
-	r.broadcast()
-}
-
-// ReplaceNodes makes the nodes the only ones.
-func (r *Roster) ReplaceNodes(nodes []Node) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	clear(r.nodes)
-	clear(r.names)
-	for _, n := range nodes {
-		r.putNode(n)
-	}
-	closeOnce(r.nodesSynced)
-	r.broadcast()
-}
-
 // Pod returns a pod: all of it if it is Falco, opted in or carries a mark of
 // ours, else no more than its UID, node, addresses, HostNetwork and Finished.
 func (r *Roster) Pod(uid string) (Pod, bool) {
@@ -173,48 +121,6 @@ func (r *Roster) Holder(a netip.Addr) (uid, node string, interesting, ok bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.pods.holder(a)
-}
-
-// OnNode reports whether the address is one of the node's own, and whether it
-// is one of the node's range of pod addresses that no pod holds, which is how
-// traffic of its host network can appear.
-func (r *Roster) OnNode(node string, a netip.Addr) (isNodeAddress, inPodCIDRNotHeld bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	n := r.nodes[node]
-	if n == nil {
-		return false, false
-	}
-	return n.owns(a), n.ranges(a) && !r.pods.held(a)
-}
-
-// NodeOf returns the node that an address which no pod holds belongs to: as its
-// own, or by its range of pod addresses.
-func (r *Roster) NodeOf(a netip.Addr) (node string, ok bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if r.pods.held(a) {
-		return "", false
-	}
-	for name, n := range r.nodes {
-		if n.owns(a) {
-			return name, true
-		}
-		if n.ranges(a) {
-			node, ok = name, true
-		}
-	}
-	return node, ok
-}
-
-// Node returns the node with the name.
-func (r *Roster) Node(name string) (Node, bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if n := r.nodes[name]; n != nil {
-		return *n, true
-	}
-	return Node{}, false
 }
 
 // Changed returns a channel that is closed when anything in the roster is no
@@ -271,18 +177,6 @@ func (r *Roster) Trusted(fingerprint string) bool {
 		}
 	}
 	return true
-}
-
-// owns reports whether the address is the node's own.
-func (n *Node) owns(a netip.Addr) bool {
-	a = plain(a)
-	return slices.ContainsFunc(n.Addresses, func(own netip.Addr) bool { return plain(own) == a })
-}
-
-// ranges reports whether the address is of the node's range of pod addresses.
-func (n *Node) ranges(a netip.Addr) bool {
-	a = plain(a)
-	return slices.ContainsFunc(n.CIDRs, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // plain is an address in the one form that is compared.

@@ -157,7 +157,7 @@ func TestNodes(t *testing.T) {
 		{"a", "8.8.8.8", false, false, ""},
 	} {
 		own, inRange := r.OnNode(c.node, netip.MustParseAddr(c.address))
-		of, _ := r.NodeOf(netip.MustParseAddr(c.address))
+		of, _, _ := r.NodeOf(netip.MustParseAddr(c.address))
 		if own != c.own || inRange != c.inRange || of != c.of {
 			t.Errorf("%s on %s: own %t, in its range %t, of %q; want %t, %t, %q", c.address, c.node, own, inRange, of, c.own, c.inRange, c.of)
 		}

@@ -22,6 +22,8 @@ type table struct {
 	chunks  []*[chunk]record
 	used    uint32 // records handed out so far
 	free    []uint32
+	// taken, unless it is nil, is told of each address that has another holder.
+	taken func(address [16]byte, node string)
 }
 
 const chunk = 512
@@ -166,7 +168,15 @@ func (t *table) take(c claim) {
 	if holder, ok := t.holders.get(c.address); ok {
 		t.earlier[c.address] = append(t.earlier[c.address], holder)
 	}
-	t.holders.set(c.address, c.pod)
+	t.hold(c.address, c.pod)
+}
+
+// hold writes the address' holder down.
+func (t *table) hold(a [16]byte, i uint32) {
+	t.holders.set(a, i)
+	if t.taken != nil {
+		t.taken(a, t.record(i).node.Value())
+	}
 }
 
 // release takes back a pod's claim.
@@ -179,7 +189,7 @@ func (t *table) release(a [16]byte, i uint32) {
 	case n == 0:
 		t.holders.drop(a)
 	default:
-		t.holders.set(a, others[n-1])
+		t.hold(a, others[n-1])
 		others = others[:n-1]
 	}
 	if len(others) == 0 {
@@ -218,6 +228,17 @@ func (t *table) holder(a netip.Addr) (uid, node string, interesting, ok bool) {
 func (t *table) held(a netip.Addr) bool {
 	_, ok := t.holders.get(key(a))
 	return ok
+}
+
+// all goes through the addresses that pods hold, with the names of their nodes.
+func (t *table) all() iter.Seq2[[16]byte, string] {
+	return func(yield func([16]byte, string) bool) {
+		for a, i := range t.holders.all() {
+			if !yield(a, t.record(i).node.Value()) {
+				return
+			}
+		}
+	}
 }
 
 // pod is Roster.Pod.
@@ -280,6 +301,21 @@ func (h holders) drop(a [16]byte) {
 		delete(h.four, b.As4())
 	} else {
 		delete(h.six, a)
+	}
+}
+
+func (h holders) all() iter.Seq2[[16]byte, uint32] {
+	return func(yield func([16]byte, uint32) bool) {
+		for a, i := range h.four {
+			if !yield(netip.AddrFrom4(a).As16(), i) {
+				return
+			}
+		}
+		for a, i := range h.six {
+			if !yield(a, i) {
+				return
+			}
+		}
 	}
 }
 

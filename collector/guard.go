@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net/netip"
 
 	"google.golang.org/grpc"
 	"k8s.io/client-go/kubernetes"
@@ -18,11 +19,12 @@ import (
 	"github.com/metawire/metawire/internal/wiring"
 )
 
-// How many requests a second each of our own clients may make; the source has
-// none of these limits and is not slowed by them.
+// How many requests a second each of our own clients may make: more than the
+// reviews and the report let through, which know whom to keep waiting. The
+// source has none of these limits and is not slowed by them.
 const (
-	apiRate  = 30
-	apiBurst = 60
+	apiRate  = 300
+	apiBurst = 600
 )
 
 // apiClient returns a client for what the daemon needs for itself.
@@ -85,7 +87,8 @@ func (c *Collector) authorize(api *rest.Config, o *stream.Options) error {
 		keys = access.NewKeys(client, ref.Namespace, ref.Name, c.log)
 		c.parts = append(c.parts, keys.Start)
 	}
-	reviews := access.NewReviews(access.API{Interface: client})
+	shared := func(a netip.Addr) bool { _, own, _ := c.roster.NodeOf(a); return own }
+	reviews := access.NewReviews(access.API{Interface: client}, shared)
 	guard := access.New(c.roster, keys, access.NewPeople(reviews, access.API{Interface: client}), c.log, access.NewMetrics(c.registry), access.Options{
 		Audit:                 s.Authorization == config.AuthorizationAudit,
 		DistrustNodeAddresses: !s.TrustNodeAddresses,

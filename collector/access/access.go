@@ -33,7 +33,8 @@ const (
 type Kind uint8
 
 // The kinds of refusals. Falco's plugin waits longer and longer after
-// PERMISSION_DENIED, so Refused is only for what is known to belong elsewhere.
+// PERMISSION_DENIED, so Refused is only for what is known to belong elsewhere,
+// and was so for long enough not to be an old state of the cluster.
 const (
 	Refused         Kind = iota // known to be somebody else: PERMISSION_DENIED
 	Unknown                     // not known within Wait: ABORTED, it may come back at once
@@ -45,6 +46,7 @@ type Refusal struct {
 	Kind   Kind
 	Code   string // of a small closed set: a label of metrics
 	Reason string // one sentence for people
+	Cause  error  // for our log alone, nil if there is none
 }
 
 func (r *Refusal) Error() string { return r.Reason }
@@ -54,7 +56,7 @@ type Grant struct {
 	Node string
 	By   By
 	// Revoked is closed when the leave no longer stands; nil if it stands as
-	// long as the stream.
+	// long as the stream. With Audit it never is.
 	Revoked <-chan struct{}
 }
 
@@ -75,14 +77,20 @@ type Options struct {
 	// DistrustNodeAddresses makes addresses of nodes and of ranges of pod
 	// addresses prove nothing.
 	DistrustNodeAddresses bool
-	// Wait is how long what is not known may take to become known, default 10s.
+	// Wait is how long what is not known may take to become known, and how long
+	// something must have stood against a caller before it is refused for good,
+	// default 10s: addresses are used again, and the API tells of that late.
 	Wait time.Duration
-	// Settle is how long an address of a node's range that no pod holds is
-	// looked at before it counts as the node's own, default 3s: a pod that has
-	// just started may have it before the API server says so.
+	// Settle is how long an address that no pod holds is looked at before it
+	// counts as nobody's, and a bad ticket before it counts as forged, default
+	// 3s: a pod that has just started has its address, and a key that has just
+	// changed is used, before the API server says so.
 	Settle time.Duration
 	// Recheck is the shortest time between two looks at all grants, default 1s.
 	Recheck time.Duration
+	// Renew is how long a bearer token counts before it is reviewed again,
+	// default 5m, spread by a quarter.
+	Renew time.Duration
 }
 
 // Guard decides. Any goroutine may call its methods.
@@ -94,6 +102,7 @@ type Guard struct {
 	metrics *Metrics
 	options Options
 	told    *rate.Limiter // log lines of refusals
+	ranges  sync.Once     // tells that ranges of pod addresses prove nothing
 
 	mu     sync.Mutex
 	grants map[*grant]struct{}
@@ -109,6 +118,7 @@ func New(r *roster.Roster, keys *Keys, people *People, log *slog.Logger, m *Metr
 	def(&o.Wait, 10*time.Second)
 	def(&o.Settle, 3*time.Second)
 	def(&o.Recheck, time.Second)
+	def(&o.Renew, 5*time.Minute)
 	return &Guard{
 		roster: r, keys: keys, people: people, log: log, metrics: m, options: o,
 		told: rate.NewLimiter(5, 50), grants: map[*grant]struct{}{},
@@ -117,166 +127,115 @@ func New(r *roster.Roster, keys *Keys, people *People, log *slog.Logger, m *Metr
 
 // Decide decides whether the caller may read what it sent as nodeName: a
 // ticket, or a node's bare name. It blocks while the answer is not known, for
-// Wait at most. The grant is looked at again whenever the roster changes, until
-// ctx ends. The error is a *Refusal; when ctx ends first it is one of the kind
-// Unknown. Every answer is counted, and refusals are logged, some of very many.
-// With Audit there is no error.
+// Wait at most. The grant is looked at again whenever the roster or the key
+// changes, that of a token every Renew, until ctx ends. The error is a *Refusal;
+// when ctx ends first it is one of the kind Unknown. Every answer that is given
+// is counted, and refusals are logged, some of very many. With Audit there is
+// no error before ctx ends.
 func (g *Guard) Decide(ctx context.Context, c Caller, nodeName string) (Grant, error) {
 	c.Address = c.Address.Unmap().WithZone("")
-	node, by, check, err := g.judge(ctx, c, nodeName)
+	node, by, k, err := g.judge(ctx, c, nodeName)
 	if err != nil {
+		if ctx.Err() != nil {
+			return Grant{}, err // the caller has gone: nobody was refused
+		}
 		g.refused(c, node, err)
 		if !g.options.Audit {
 			return Grant{}, err
 		}
-		by, check = ByNothing, nil
+		by, k = ByNothing, nil
 	}
 	g.metrics.authorized.WithLabelValues(string(by)).Inc()
 	out := Grant{Node: node, By: by}
-	if check != nil {
-		out.Revoked = g.keep(ctx, same(by, check))
+	if k != nil {
+		out.Revoked = g.keep(ctx, k)
 	}
 	return out, nil
 }
 
-// judge returns the node even with an error; check is nil for what changes of
-// the roster have no say in.
-func (g *Guard) judge(ctx context.Context, c Caller, nodeName string) (node string, by By, check rule, err error) {
+// judge returns the node even with an error, and what is to be looked at again.
+func (g *Guard) judge(ctx context.Context, c Caller, nodeName string) (node string, by By, k *grant, err error) {
 	t, isTicket := ticket.Parse(nodeName)
+	var check rule
 	switch {
 	case isTicket && g.keys != nil:
-		check = g.ticketRule(c.Address, t)
-		by, err = g.await(ctx, nil, g.keyed(t, check))
-		return t.Node, by, check, err
+		nodeName, check = t.Node, g.keyed(t, g.ticketRule(c.Address, t))
 	case isTicket: // nobody can tell whether it is good
-		nodeName = t.Node
+		nodeName, check = t.Node, g.addressRule(c.Address, t.Node)
 	case c.Bearer != "":
-		return nodeName, ByToken, nil, g.people.authorize(ctx, c, nodeName)
+		return nodeName, ByToken, g.renewed(c, nodeName), g.people.authorize(ctx, c, nodeName)
+	default:
+		check = g.addressRule(c.Address, nodeName)
 	}
-	settled := time.NewTimer(g.options.Settle)
-	defer settled.Stop()
-	until := time.Now().Add(g.options.Settle)
-	by, err = g.await(ctx, settled.C, g.addressRule(c.Address, nodeName, until))
-	return nodeName, by, g.addressRule(c.Address, nodeName, time.Time{}), err
+	by, err = g.await(ctx, check)
+	return nodeName, by, &grant{by: by, check: check}, err
 }
 
 func (g *Guard) refused(c Caller, node string, err error) {
-	r := new(Refusal)
-	if !errors.As(err, &r) {
-		r = &Refusal{Kind: Unknown, Code: codeError, Reason: err.Error()}
-	}
+	r := refusalOf(err)
 	g.metrics.refusals.WithLabelValues(r.Code).Inc()
 	if g.told.Allow() {
-		g.log.Warn("subscriber is not authorized", "node", node, "address", c.Address, "code", r.Code, "reason", r.Reason, "served", g.options.Audit)
+		g.log.Warn("subscriber is not authorized", "node", node, "address", c.Address, "code", r.Code, "reason", r.Reason, "cause", r.Cause, "served", g.options.Audit)
 	}
 }
 
-// rule is one look at the roster. The verdict is nil for yes; one of the kind
-// Unknown may change.
-type rule func() (By, *Refusal)
+// refusalOf makes a refusal of any error.
+func refusalOf(err error) *Refusal {
+	if r := new(Refusal); errors.As(err, &r) {
+		return r
+	}
+	return failed(err)
+}
 
-// await looks until the answer is known, for Wait at most: anew when the roster
-// or the key has changed, and when settled fires.
-func (g *Guard) await(ctx context.Context, settled <-chan time.Time, look rule) (By, error) {
-	ctx, cancel := context.WithTimeout(ctx, g.options.Wait)
-	defer cancel()
-	for {
+// failed is the refusal for what could not be found out. Why is nothing for a
+// caller that nobody knows.
+func failed(err error) *Refusal {
+	return &Refusal{Unknown, codeError, "it could not be found out whether this is allowed: try again", err}
+}
+
+// await looks until the answer counts, for Wait at most: anew when the roster or
+// the key has changed. What has not been so for long enough then is unknown.
+func (g *Guard) await(ctx context.Context, look rule) (By, error) {
+	began := time.Now()
+	end := began.Add(g.options.Wait)
+	now, since, last := began, began, verdict{}
+	for first := true; ; first = false {
 		roster, key := g.roster.Changed(), g.keys.changed()
-		by, r := look()
+		v := look()
+		if !first && !v.same(last) {
+			since = now
+		}
+		last = v
+		wait, left := v.after-now.Sub(since), end.Sub(now)
 		switch {
-		case r == nil:
-			return by, nil
-		case r.Kind != Unknown:
-			return "", r
+		case wait <= 0 && v.refusal == nil:
+			return v.by, nil
+		case wait <= 0:
+			return "", v.refusal
+		case left <= 0:
+			return "", v.undecided()
 		}
-		select {
-		case <-roster:
-		case <-key:
-		case <-settled:
-		case <-ctx.Done():
-			return "", given(ctx, r)
+		if !g.pause(ctx, roster, key, min(wait, left)) {
+			return "", v.undecided()
+		}
+		if now = time.Now(); now.After(end) {
+			now = end // a timer that fires late makes nothing stand longer
 		}
 	}
 }
 
-// given is what an unknown thing comes to when it was waited for in vain.
-func given(ctx context.Context, r *Refusal) *Refusal {
-	if r.Code == codePodUnknown && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return &Refusal{Refused, codePodGone, "the pod that the ticket was issued for is gone"}
-	}
-	return r
-}
-
-// same is the rule that the answer remains what it was.
-func same(by By, check rule) rule {
-	return func() (By, *Refusal) {
-		now, r := check()
-		if r == nil && now != by {
-			r = &Refusal{Unknown, codeChanged, "the caller's address is no longer what it was"}
-		}
-		return now, r
-	}
-}
-
-// grant is one that stands as long as its rule says so.
-type grant struct {
-	check   rule
-	revoked chan struct{}
-}
-
-// keep has the rule looked at again until ctx ends.
-func (g *Guard) keep(ctx context.Context, check rule) <-chan struct{} {
-	k := &grant{check, make(chan struct{})}
-	g.mu.Lock()
-	g.grants[k] = struct{}{}
-	g.mu.Unlock()
-	context.AfterFunc(ctx, func() {
-		g.mu.Lock()
-		delete(g.grants, k)
-		g.mu.Unlock()
-	})
-	return k.revoked
-}
-
-// Start looks at all grants again when the roster changes, at most once in
-// Recheck, until ctx ends. It returns nil then.
-func (g *Guard) Start(ctx context.Context) error {
-	timer := time.NewTimer(0)
+// pause waits for a change, for d at most; false means that ctx has ended.
+func (g *Guard) pause(ctx context.Context, roster, key <-chan struct{}, d time.Duration) bool {
+	g.metrics.undecided.Inc()
+	defer g.metrics.undecided.Dec()
+	timer := time.NewTimer(d)
 	defer timer.Stop()
-	for {
-		select { // first the pause, so that a burst of changes is one look
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		}
-		changed := g.roster.Changed()
-		g.recheck()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-		}
-		timer.Reset(g.options.Recheck)
+	select {
+	case <-roster:
+	case <-key:
+	case <-timer.C:
+	case <-ctx.Done():
+		return false
 	}
-}
-
-// recheck revokes what no longer stands.
-func (g *Guard) recheck() {
-	g.mu.Lock()
-	all := make([]*grant, 0, len(g.grants))
-	for k := range g.grants {
-		all = append(all, k)
-	}
-	g.mu.Unlock()
-	for _, k := range all {
-		if _, r := k.check(); r != nil {
-			g.mu.Lock()
-			if _, ok := g.grants[k]; ok {
-				delete(g.grants, k)
-				close(k.revoked)
-				g.metrics.revoked.WithLabelValues(r.Code).Inc()
-			}
-			g.mu.Unlock()
-		}
-	}
+	return true
 }

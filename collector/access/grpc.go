@@ -2,7 +2,6 @@ package access
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -56,10 +55,7 @@ func address(a net.Addr) netip.Addr {
 
 // statusOf words a refusal for gRPC.
 func statusOf(err error) error {
-	r := new(Refusal)
-	if !errors.As(err, &r) {
-		return status.Error(codes.Aborted, err.Error())
-	}
+	r := refusalOf(err)
 	code := codes.Aborted
 	switch r.Kind {
 	case Refused:
@@ -82,19 +78,20 @@ type Tickets struct {
 // NewTickets returns the service; the guard must have keys.
 func NewTickets(g *Guard, r *Reviews) *Tickets { return &Tickets{guard: g, reviews: r} }
 
-// Issue implements ticket.TicketsServer. It blocks while the key, or whose the
-// caller's address is, is not known, for the guard's Wait at most.
+// Issue implements ticket.TicketsServer. It blocks while the token is reviewed,
+// and while the key, or whose the caller's address is, is not known, for the
+// guard's Wait at most.
 func (s *Tickets) Issue(ctx context.Context, _ *ticket.IssueRequest) (*ticket.IssueResponse, error) {
 	c := caller(ctx)
 	t, err := s.issue(ctx, c)
+	if err != nil && ctx.Err() != nil {
+		return nil, statusOf(err) // the caller has gone: nobody was refused
+	}
 	if err != nil {
-		code := codeError
-		if r := new(Refusal); errors.As(err, &r) {
-			code = r.Code
-		}
-		s.guard.metrics.denied.WithLabelValues(code).Inc()
+		r := refusalOf(err)
+		s.guard.metrics.denied.WithLabelValues(r.Code).Inc()
 		if s.guard.told.Allow() {
-			s.guard.log.Warn("ticket refused", "address", c.Address, "code", code, "reason", err)
+			s.guard.log.Warn("ticket refused", "address", c.Address, "code", r.Code, "reason", r.Reason, "cause", r.Cause)
 		}
 		return nil, statusOf(err)
 	}
@@ -104,30 +101,40 @@ func (s *Tickets) Issue(ctx context.Context, _ *ticket.IssueRequest) (*ticket.Is
 }
 
 func (s *Tickets) issue(ctx context.Context, c Caller) (t ticket.Ticket, err error) {
+	// Before the API server is asked; the address may have been that pod's until
+	// a moment ago.
+	if _, _, subscribes, held := s.guard.roster.Holder(c.Address); held && !subscribes {
+		return t, &Refusal{Unknown, codeTicketPod, noSubscriber, nil}
+	}
 	who, err := s.reviews.identify(ctx, c)
 	if err != nil {
 		return t, err
 	}
-	pod, node := who.one(extraPodUID), who.one(extraNode)
-	if pod == "" || who.one(extraPodName) == "" {
-		return t, &Refusal{Refused, codeTokenUnbound, "the token is not bound to a pod: only a projected token of a pod gets a ticket"}
+	uid, node := who.one(extraPodUID), who.one(extraNode)
+	if uid == "" || who.one(extraPodName) == "" {
+		return t, &Refusal{Refused, codeTokenUnbound, "the token is not bound to a pod: only a projected token of a pod gets a ticket", nil}
 	}
-	_, err = s.guard.await(ctx, nil, func() (By, *Refusal) {
-		if r := s.guard.anothers(c.Address, pod); r != nil {
-			return "", r
+	_, err = s.guard.await(ctx, func() verdict {
+		p, known := s.guard.roster.Pod(uid)
+		p.UID = uid
+		if known && !ticketed(&p) {
+			return no(s.guard.options.Wait, codeTicketPod, "%s", noSubscriber)
+		}
+		v := s.guard.fromPod(c.Address, &p)
+		if v.refusal != nil {
+			return v
 		}
 		on := node
 		if on == "" { // API servers before 1.30 do not say
-			p, _ := s.guard.roster.Pod(pod)
 			if on = p.Node; on == "" {
-				return "", &Refusal{Unknown, codePodUnknown, "the node of the token's pod is not known"}
+				return s.guard.unknown(codePodUnknown, "the node of the token's pod is not known")
 			}
 		}
-		var known bool
-		if t, known = s.guard.keys.make(on, pod); !known {
-			return "", &Refusal{Unknown, codeNoKey, "the key of tickets is not known yet"}
+		var have bool
+		if t, have = s.guard.keys.make(on, uid); !have {
+			return s.guard.unknown(codeNoKey, "the key of tickets is not known yet")
 		}
-		return ByTicket, nil
+		return v
 	})
 	return t, err
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
 	"github.com/metawire/metawire/collector/roster"
@@ -32,15 +34,38 @@ type reviewer struct {
 	may     map[string]string // user to node
 	failure error
 	asked   int
+	mu      sync.Mutex
+}
+
+func (r *reviewer) fails(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failure = err
+}
+
+func (r *reviewer) forbid(user string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.may, user)
+}
+
+func (r *reviewer) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked
 }
 
 func (r *reviewer) Review(_ context.Context, token string) (Identity, bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.asked++
 	who, ok := r.tokens[token]
 	return who, ok, r.failure
 }
 
 func (r *reviewer) MayRead(_ context.Context, who Identity, node string) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return r.may[who.User] == node, r.failure
 }
 
@@ -76,6 +101,7 @@ func newWorld(t *testing.T, o Options) *world {
 			{UID: "falco-1", Name: "falco-1", Node: "node-1", Addresses: addresses("10.1.0.10", "fd01::10"), Falco: true, Running: true},
 			{UID: "falco-2", Node: "node-2", Addresses: addresses("10.2.0.10"), Falco: true, Running: true},
 			{UID: "opted-in", Node: "node-1", Addresses: addresses("10.1.0.11"), OptedIn: true, Running: true},
+			{UID: "out", Node: "node-1", Addresses: addresses("10.1.0.13"), Falco: true, OptedOut: true, Running: true},
 			{UID: "other-1", Node: "node-1", Addresses: addresses("10.1.0.12"), Running: true},
 			{UID: "done", Node: "node-1", Addresses: addresses("172.16.0.1"), Falco: true, Finished: true},
 			{UID: "on-host", Node: "node-1", Addresses: addresses("192.168.0.1"), HostNetwork: true, Falco: true, Running: true},
@@ -86,7 +112,7 @@ func newWorld(t *testing.T, o Options) *world {
 		}
 	})
 	keys := &Keys{key: []byte("0123456789abcdef0123456789abcdef"), news: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
-	w.Guard = New(w.roster, keys, NewPeople(NewReviews(w.reviewer), w.reviewer), slog.New(slog.DiscardHandler), NewMetrics(w.registry), o)
+	w.Guard = New(w.roster, keys, NewPeople(NewReviews(w.reviewer, nil), w.reviewer), slog.New(slog.DiscardHandler), NewMetrics(w.registry), o)
 	return w
 }
 
@@ -105,6 +131,32 @@ func from(address string) Caller {
 func (w *world) ticket(node, pod string) string {
 	t, _ := w.keys.make(node, pod)
 	return t.String()
+}
+
+// rotate replaces the key of tickets.
+func (w *world) rotate(key []byte) {
+	w.keys.mu.Lock()
+	defer w.keys.mu.Unlock()
+	w.keys.key = key
+	close(w.keys.news)
+	w.keys.news = make(chan struct{})
+}
+
+// undecided waits until somebody is kept waiting.
+func (w *world) undecided(t *testing.T) {
+	t.Helper()
+	eventually(t, "the guard waits", func() bool { return testutil.ToFloat64(w.metrics.undecided) > 0 })
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !condition(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
 }
 
 // verdict is a decision in short: by what, or why not.

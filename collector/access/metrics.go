@@ -7,6 +7,7 @@ type Metrics struct {
 	authorized, refusals, revoked *prometheus.CounterVec
 	issued                        prometheus.Counter
 	denied                        *prometheus.CounterVec
+	undecided                     prometheus.Gauge
 }
 
 // NewMetrics registers them.
@@ -26,13 +27,16 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		refusals: vec("metawire_stream_refusals_total",
 			"Subscribers that were refused a node, or would be if it were enforced, by reason.", "reason", reasons()...),
 		revoked: vec("metawire_stream_revocations_total",
-			"Streams whose subscriber lost its leave to read the node, by reason.", "reason", reasons()...),
+			"Streams whose subscriber lost its leave to read the node, or would have if it were enforced, by reason.", "reason", reasons()...),
 		issued: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "metawire_stream_tickets_issued_total", Help: "Tickets given to wired pods.",
 		}),
 		denied: vec("metawire_stream_tickets_refused_total",
 			"Requests for a ticket that were refused, by reason.", "reason", reasons()...),
+		undecided: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "metawire_stream_undecided_requests", Help: "Subscribers and requests for a ticket that wait until it is known who they are.",
+		}),
 	}
-	r.MustRegister(m.issued)
+	r.MustRegister(m.issued, m.undecided)
 	return m
 }

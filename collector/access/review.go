@@ -95,9 +95,10 @@ func (a API) MayRead(ctx context.Context, who Identity, node string) (bool, erro
 
 // How much of the API server callers can use through us.
 const (
-	reviewsPerSecond  = 20
-	reviewsAtOnce     = 8
-	reviewsPerAddress = 2 // at once, so that one caller cannot use up the rest
+	reviewsPerSecond  = 200 // 5,000 Falcos that start together, at two replicas, within their 20 s
+	reviewsAtOnce     = 32
+	reviewsPerAddress = 2  // at once, so that one caller cannot use up the rest
+	reviewsPerShared  = 16 // of an address that many share
 	reviewTimeout     = 5 * time.Second
 	maxToken          = 16 << 10 // bytes
 )
@@ -105,6 +106,7 @@ const (
 // Reviews bounds reviews of tokens. The zero value is not usable.
 type Reviews struct {
 	reviewer TokenReviewer
+	shared   func(netip.Addr) bool
 	limiter  *rate.Limiter
 	slots    chan struct{}
 
@@ -112,50 +114,63 @@ type Reviews struct {
 	from map[netip.Addr]int // under way
 }
 
-// NewReviews returns bounded reviews.
-func NewReviews(r TokenReviewer) *Reviews {
-	return &Reviews{reviewer: r, limiter: rate.NewLimiter(reviewsPerSecond, reviewsPerSecond), slots: make(chan struct{}, reviewsAtOnce), from: map[netip.Addr]int{}}
+// NewReviews returns bounded reviews; shared says of an address that many
+// callers may have it, nil that of none.
+func NewReviews(r TokenReviewer, shared func(netip.Addr) bool) *Reviews {
+	if shared == nil {
+		shared = func(netip.Addr) bool { return false }
+	}
+	return &Reviews{
+		reviewer: r, shared: shared, limiter: rate.NewLimiter(reviewsPerSecond, reviewsPerSecond),
+		slots: make(chan struct{}, reviewsAtOnce), from: map[netip.Addr]int{},
+	}
 }
 
 // identify returns whom the caller's token stands for; the error is a *Refusal.
 func (r *Reviews) identify(ctx context.Context, c Caller) (Identity, error) {
-	busy := &Refusal{Unknown, codeBusy, "too many tokens are being reviewed: try again"}
+	busy := &Refusal{Unknown, codeBusy, "too many tokens are being reviewed: try again", nil}
 	switch {
 	case c.Bearer == "":
-		return Identity{}, &Refusal{Unauthenticated, codeTokenMissing, "there is no bearer token in the request's metadata"}
+		return Identity{}, &Refusal{Unauthenticated, codeTokenMissing, "there is no bearer token in the request's metadata", nil}
 	case !c.Private:
-		return Identity{}, &Refusal{Unauthenticated, codeTokenPlaintext, "bearer tokens are not accepted without TLS"}
+		return Identity{}, &Refusal{Unauthenticated, codeTokenPlaintext, "bearer tokens are not accepted without TLS", nil}
 	case len(c.Bearer) > maxToken:
-		return Identity{}, &Refusal{Unauthenticated, codeToken, "the bearer token is too long"}
+		return Identity{}, &Refusal{Unauthenticated, codeToken, "the bearer token is too long", nil}
 	case !r.enter(c.Address):
 		return Identity{}, busy
 	}
 	defer r.leave(c.Address)
-	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
-	defer cancel()
-	if r.limiter.Wait(ctx) != nil {
+	queued, cancelQueued := context.WithTimeout(ctx, reviewTimeout)
+	defer cancelQueued()
+	if r.limiter.Wait(queued) != nil {
 		return Identity{}, busy
 	}
 	select {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
-	case <-ctx.Done():
+	case <-queued.Done():
 		return Identity{}, busy
 	}
+	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
+	defer cancel()
 	who, ok, err := r.reviewer.Review(ctx, c.Bearer)
 	switch {
 	case err != nil:
-		return Identity{}, &Refusal{Unknown, codeError, err.Error()}
+		return Identity{}, failed(err)
 	case !ok:
-		return Identity{}, &Refusal{Unauthenticated, codeToken, "the bearer token is not good: it must be one of this cluster's for the audience " + wiring.Audience}
+		return Identity{}, &Refusal{Unauthenticated, codeToken, "the bearer token is not good: it must be one of this cluster's for the audience " + wiring.Audience, nil}
 	}
 	return who, nil
 }
 
 func (r *Reviews) enter(a netip.Addr) bool {
+	most := reviewsPerAddress
+	if r.shared(a) {
+		most = reviewsPerShared
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.from[a] >= reviewsPerAddress {
+	if r.from[a] >= most {
 		return false
 	}
 	r.from[a]++
@@ -193,12 +208,21 @@ func NewPeople(r *Reviews, a AccessReviewer) *People {
 // authorize returns nil or a *Refusal.
 func (p *People) authorize(ctx context.Context, c Caller, node string) error {
 	if p == nil {
-		return &Refusal{Unauthenticated, codeToken, "bearer tokens are not accepted here"}
+		return &Refusal{Unauthenticated, codeToken, "bearer tokens are not accepted here", nil}
 	}
 	key := sha256.Sum256([]byte(node + "\x00" + c.Bearer)) // no name holds a NUL
 	if c.Private && p.kept(key) {
 		return nil
 	}
+	err := p.review(ctx, c, node)
+	if err == nil {
+		p.keep(key)
+	}
+	return err
+}
+
+// review asks the API server; the error is a *Refusal.
+func (p *People) review(ctx context.Context, c Caller, node string) error {
 	who, err := p.reviews.identify(ctx, c)
 	if err != nil {
 		return err
@@ -207,11 +231,10 @@ func (p *People) authorize(ctx context.Context, c Caller, node string) error {
 	defer cancel()
 	switch ok, err := p.access.MayRead(ctx, who, node); {
 	case err != nil:
-		return &Refusal{Unknown, codeError, err.Error()}
+		return failed(err)
 	case !ok:
-		return &Refusal{Refused, codeTokenDenied, fmt.Sprintf("%q may not get nodes/stream (group metawire.dev) of node %q", who.User, node)}
+		return &Refusal{Refused, codeTokenDenied, fmt.Sprintf("%q may not get nodes/stream (group metawire.dev) of node %q", who.User, node), nil}
 	}
-	p.keep(key)
 	return nil
 }
 

@@ -39,6 +39,16 @@ func (b build) offline(ctx context.Context, archive string) (err error) {
 	if err := os.MkdirAll(bh.dir, 0o755); err != nil {
 		return err
 	}
+	// Builds share the storage: what one that failed clears away would be
+	// another's container.
+	lock, err := os.OpenFile(filepath.Join(bh.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
 	base, err := goImage(filepath.Join(b.context, "Dockerfile"))
 	if err != nil {
 		return err

@@ -159,7 +159,7 @@ func TestRequiredKindForbidden(t *testing.T) {
 func TestUnauthorized(t *testing.T) {
 	t.Parallel()
 	c := start(t, setup{kubeconfig: kubeconfig(t, apiREST.Host, "no-such-token")})
-	c.logs.line(t, "level=ERROR", apiREST.Host, "does not accept our credentials", "token")
+	c.logs.line(t, "level=ERROR", apiREST.Host, "does not accept our credentials", "token", "kind=Pod ")
 	if code, body := c.get(t, "readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "Pod: not listed yet") {
 		t.Errorf("/readyz answers %d: %s", code, body)
 	}

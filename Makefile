@@ -59,7 +59,7 @@ PARTS := lint unit chart integration e2e
 .PHONY: test
 test: ## all tests, with the time that each part took: lint unit chart integration e2e
 	@mkdir -p bin; go build -o bin/cluster ./tests/cluster/cmd/cluster; \
-	nice -n 19 bin/cluster binaries node >bin/binaries.log 2>&1 & builder=$$!; \
+	nice -n 19 bin/cluster binaries control-plane certmanager node >bin/binaries.log 2>&1 & builder=$$!; \
 	trap 'kill $$builder 2>/dev/null || true' EXIT; \
 	failed=; report=; \
 	for part in $(PARTS); do \
@@ -82,11 +82,11 @@ chart: binaries-control-plane ## the chart: generated values, permissions, schem
 	$(TEST) ./tests/chart/...
 
 .PHONY: integration
-integration: binaries-control-plane ## the collector on a real API server
+integration: binaries-control-plane binaries-certmanager ## the collector on a real API server
 	$(TEST) -skip '^TestNode' $$(go list ./tests/cluster/... ./tests/integration/... 2>/dev/null)
 
 .PHONY: e2e
-e2e: packages image binaries-node ## image and chart on a real cluster with pods; as root
+e2e: packages image binaries-node binaries-certmanager ## image and chart on a real cluster with pods; as root
 	METAWIRE_IMAGE='$(abspath bin/image/metawire.tar)' $(TEST) $$(go list ./tests/e2e/... 2>/dev/null)
 	$(TEST) -run '^TestNode' ./tests/cluster
 

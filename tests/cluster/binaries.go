@@ -30,10 +30,13 @@ const (
 	NodeSet Set = Set(Node)
 	// KwokSet is kwok, which plays the kubelet of any number of fake nodes.
 	KwokSet Set = "kwok"
+	// CertManagerSet is cert-manager's controllers, for Cluster.CertManager.
+	CertManagerSet Set = certManager
 )
 
 const (
-	module = "github.com/metawire/metawire"
+	module           = "github.com/metawire/metawire"
+	kubernetesModule = "k8s.io/kubernetes"
 	// buildSpace is what a first build needs: the build cache takes most.
 	buildSpace = 8 << 30
 )
@@ -47,6 +50,27 @@ type binary struct {
 
 // batch is the binaries that one run of the compiler makes.
 type batch []binary
+
+// origin is what sets are built from. Each has a directory of its own, so that
+// a newer cert-manager does not build Kubernetes again.
+type origin struct {
+	name   string   // the directory's, before the version
+	module string   // whose version the directory's name has
+	files  []string // the sources, in this package's directory, and before them the go.mod that requires module
+	takes  string   // how long the first build takes
+}
+
+func (s Set) origin() origin {
+	if s == CertManagerSet {
+		return origin{certManager, certManagerModule, []string{
+			certManagerDir + "/go.mod", certManagerDir + "/go.sum", certManagerDir + "/main.go",
+		}, "it takes about 2 minutes"}
+	}
+	return origin{"cluster", kubernetesModule, []string{
+		"kubernetes/go.mod", "kubernetes/go.sum",
+		"addons/go.mod", "addons/go.sum", "addons/coredns/main.go", "pause/main.go",
+	}, "all of Kubernetes takes about 5 minutes"}
+}
 
 // batches returns what belongs to a set, in the order in which it is wanted.
 func (s Set) batches() ([]batch, error) {
@@ -69,28 +93,28 @@ func (s Set) batches() ([]batch, error) {
 			batch{{"pause", ".", module + "/tests/cluster/pause"}}), nil
 	case KwokSet:
 		return []batch{{{"kwok", "addons", "sigs.k8s.io/kwok/cmd/kwok"}}}, nil
+	case CertManagerSet:
+		return []batch{{{certManager, certManagerDir, module + "/tests/cluster/" + certManagerDir}}}, nil
 	}
 	return nil, fmt.Errorf("no set of binaries %q", s)
 }
 
-// Binaries builds the sets that are not built yet and returns the directory
-// that has them: one in the user's cache directory for each version of what
-// they are built from. A first build takes minutes, says so to log (nil: says
+// Binaries builds what of a set is not built yet and returns the directory
+// that has it: one in the user's cache directory for each version of what it
+// is built from. A first build takes minutes, says so to log (nil: says
 // nothing) and blocks; another process that builds the same is waited for.
-func Binaries(ctx context.Context, log io.Writer, sets ...Set) (string, error) {
-	b := builder{log: newProgress(log)}
+func Binaries(ctx context.Context, log io.Writer, s Set) (string, error) {
+	batches, err := s.batches()
+	if err != nil {
+		return "", err
+	}
+	b := builder{log: newProgress(log), from: s.origin()}
 	if err := b.open(ctx); err != nil {
 		return "", err
 	}
-	for _, s := range sets {
-		batches, err := s.batches()
-		if err != nil {
+	for _, batch := range batches {
+		if err := b.build(ctx, batch); err != nil {
 			return "", err
-		}
-		for _, batch := range batches {
-			if err := b.build(ctx, batch); err != nil {
-				return "", err
-			}
 		}
 	}
 	return b.out, nil
@@ -99,9 +123,10 @@ func Binaries(ctx context.Context, log io.Writer, sets ...Set) (string, error) {
 // builder builds binaries into a directory.
 type builder struct {
 	log     *progress
+	from    origin
 	src     string // directory of this package
 	out     string
-	version string // of Kubernetes
+	version string // of the origin's module
 	ldflags string
 	goes    string // version of Go
 }
@@ -113,52 +138,52 @@ func (b *builder) open(ctx context.Context) error {
 		return err
 	}
 	b.src = filepath.Join(root, "tests", "cluster")
-	goVersion, err := output(ctx, filepath.Join(b.src, "kubernetes"), "go", "env", "GOVERSION")
+	goVersion, err := output(ctx, filepath.Join(b.src, filepath.Dir(b.from.files[0])), "go", "env", "GOVERSION")
 	if err != nil {
 		return err
 	}
 	b.goes = strings.TrimSpace(goVersion)
 	sum := sha256.New()
-	for _, f := range []string{
-		"kubernetes/go.mod", "kubernetes/go.sum",
-		"addons/go.mod", "addons/go.sum", "addons/coredns/main.go", "pause/main.go",
-	} {
+	requires := regexp.MustCompile(`(?m)\s` + regexp.QuoteMeta(b.from.module) + ` (v(\d+)\.(\d+)\.\S+)`)
+	for i, f := range b.from.files {
 		content, err := os.ReadFile(filepath.Join(b.src, f))
 		if err != nil {
 			return err
 		}
 		sum.Write(content)
-		if f != "kubernetes/go.mod" {
+		if i > 0 {
 			continue
 		}
-		version := regexp.MustCompile(`(?m)\sk8s\.io/kubernetes (v(\d+)\.(\d+)\.\S+)`).FindStringSubmatch(string(content))
+		version := requires.FindStringSubmatch(string(content))
 		if version == nil {
-			return fmt.Errorf("%s requires no k8s.io/kubernetes", f)
+			return fmt.Errorf("%s requires no %s", f, b.from.module)
 		}
-		b.version, b.ldflags = version[1], versionFlags(version[1], version[2], version[3])
+		b.version, b.ldflags = version[1], "-s -w"
+		if b.from.module == kubernetesModule {
+			b.ldflags += versionFlags(version[1], version[2], version[3])
+		}
 	}
 	fmt.Fprint(sum, b.goes, b.ldflags, runtime.GOOS, runtime.GOARCH)
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return err
 	}
-	b.out = filepath.Join(cache, "metawire", fmt.Sprintf("cluster-%s-%x", b.version, sum.Sum(nil)[:8]))
+	b.out = filepath.Join(cache, "metawire", fmt.Sprintf("%s-%s-%x", b.from.name, b.version, sum.Sum(nil)[:8]))
 	return os.MkdirAll(b.out, 0o755)
 }
 
 // versionFlags stamps the version of Kubernetes, which a build from the module
 // does not know: clients compare it.
-func versionFlags(version, major, minor string) string {
-	flags := []string{"-s", "-w"}
+func versionFlags(version, major, minor string) (flags string) {
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 		for _, v := range [][2]string{
 			{"gitVersion", version}, {"gitMajor", major}, {"gitMinor", minor},
 			{"gitTreeState", "clean"}, {"gitCommit", "0000000"}, {"buildDate", "1970-01-01T00:00:00Z"},
 		} {
-			flags = append(flags, "-X", fmt.Sprintf("%s.%s=%s", pkg, v[0], v[1]))
+			flags += fmt.Sprintf(" -X %s.%s=%s", pkg, v[0], v[1])
 		}
 	}
-	return strings.Join(flags, " ")
+	return flags
 }
 
 // build builds the binaries of a batch that are not there.
@@ -190,7 +215,7 @@ func (b *builder) build(ctx context.Context, all batch) error {
 		names = append(names, bin.name)
 	}
 	what := strings.Join(names, ", ")
-	b.log.step("building %s with %s; the first time, all of Kubernetes takes about 5 minutes on 2 free cores", what, b.goes)
+	b.log.step("building %s with %s; the first time, %s on 2 free cores", what, b.goes, b.from.takes)
 	start := time.Now()
 	if err := b.compile(ctx, missing, what); err != nil {
 		return fmt.Errorf("build %s: %w", what, err)

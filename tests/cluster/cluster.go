@@ -69,6 +69,10 @@ type Cluster struct {
 	ended    <-chan struct{}
 	stopOnce sync.Once
 	stopErr  error
+
+	mu      sync.Mutex
+	beside  []func() error // stops what runs beside the components
+	stopped bool
 }
 
 // Start boots a cluster. It blocks until the cluster can be used: the API
@@ -270,10 +274,11 @@ func (c *Cluster) Done() <-chan struct{} { return c.ended }
 // in Dir. Further calls do nothing and return the same error.
 func (c *Cluster) Stop() error {
 	c.stopOnce.Do(func() {
+		c.stopErr = c.stopBeside()
 		if c.plane != nil {
-			c.stopErr = c.plane.stop()
+			c.stopErr = errors.Join(c.stopErr, c.plane.stop())
 		} else {
-			c.stopErr = c.node.stop()
+			c.stopErr = errors.Join(c.stopErr, c.node.stop())
 		}
 		c.stopErr = errors.Join(c.stopErr, c.closeDir())
 	})

@@ -48,6 +48,11 @@ func hold(options string) error {
 	if err != nil {
 		return err
 	}
+	if o.Size == cluster.ControlPlane { // what runs beside it must end too
+		if _, err := c.CertManager(context.Background()); err != nil {
+			return errors.Join(err, c.Stop())
+		}
+	}
 	if _, err := os.Stdout.WriteString(c.Kubeconfig() + "\n"); err != nil {
 		return errors.Join(err, c.Stop())
 	}
@@ -319,8 +324,8 @@ func TestComponentEnds(t *testing.T) {
 func TestControlPlaneEndsWithItsProcess(t *testing.T) {
 	dir := tempDir(t)
 	cmd := holder(t, cluster.Options{Dir: dir, Size: cluster.ControlPlane, Controllers: true})
-	if n := len(processes(t, dir)); n < 4 {
-		t.Fatalf("%d processes, want 4", n)
+	if n := len(processes(t, dir)); n < 5 {
+		t.Fatalf("%d processes, want 5", n)
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)

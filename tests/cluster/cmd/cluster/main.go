@@ -22,7 +22,8 @@ const usage = `usage: cluster COMMAND [flags]
   up         start a cluster, or use the one that runs
   down       stop it, and remove what is left of one that was killed
   import     load image archives into a running cluster of size node
-  binaries   build the binaries of a set: control-plane, node, kwok
+  binaries   build the binaries of sets (control-plane, node, kwok,
+             certmanager) and write the directory of each
   packages   install the Debian packages that size node needs, or those of
              arguments COMMAND=PACKAGES whose COMMAND is not there
 
@@ -56,15 +57,14 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 			return load(ctx, out, s, flags.Args())
 		},
 		"binaries": func() error {
-			var sets []cluster.Set
-			for _, a := range flags.Args() {
-				sets = append(sets, cluster.Set(a))
+			for _, set := range flags.Args() {
+				dir, err := cluster.Binaries(ctx, os.Stderr, cluster.Set(set))
+				if err != nil {
+					return err
+				}
+				fmt.Fprintln(out, dir)
 			}
-			dir, err := cluster.Binaries(ctx, os.Stderr, sets...)
-			if err == nil {
-				_, err = fmt.Fprintln(out, dir)
-			}
-			return err
+			return nil
 		},
 		"packages": func() error { return install(ctx, out, flags.Args()) },
 	}[args[0]]

@@ -1,14 +1,17 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -16,8 +19,10 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// retryKeep is how soon a patch that failed is tried again.
-const retryKeep = 5 * time.Second
+// keepAgain is how often the caBundle is looked at without a reason: a patch may
+// have failed, our certificate be another, an authority be in it for too long.
+// It costs no request.
+const keepAgain = 5 * time.Second
 
 // one returns informers of the one object of that name.
 func (w *Webhook) one(namespace, name string) informers.SharedInformerFactory {
@@ -41,7 +46,8 @@ func follow(ctx context.Context, f informers.SharedInformerFactory, i cache.Shar
 	return nil
 }
 
-// followService keeps the addresses of the collector's Service.
+// followService keeps the addresses of the collector's Service. One that is gone
+// again leaves none.
 func (w *Webhook) followService(ctx context.Context) error {
 	ref := w.cfg.Stream.Service
 	f := w.one(ref.Namespace, ref.Name)
@@ -54,7 +60,7 @@ func (w *Webhook) followService(ctx context.Context) error {
 				}
 			}
 		}
-		w.update(func(k *known) { k.addresses = addresses })
+		w.update(func(k *known) { k.addresses, k.service = addresses, k.service || o != nil })
 	})
 }
 
@@ -66,18 +72,17 @@ func (w *Webhook) keepBundle(ctx context.Context) error {
 	}
 	f := w.one("", w.cfg.Configuration)
 	informer := f.Admissionregistration().V1().MutatingWebhookConfigurations().Informer()
-	go func() {
-		retry := time.NewTicker(retryKeep)
-		defer retry.Stop()
-		for {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		k := &authorities{quiet: w.quiet}
+		again := time.NewTicker(keepAgain)
+		defer again.Stop()
+		for told := ""; ; {
 			select {
 			case <-ctx.Done():
-				return
+				return nil
 			case <-w.keep:
-			case <-retry.C:
-				if w.kept.Load() {
-					continue
-				}
+			case <-again.C:
 			}
 			obj, there, err := informer.GetStore().GetByKey(w.cfg.Configuration)
 			c, ok := obj.(*admissionv1.MutatingWebhookConfiguration)
@@ -85,14 +90,20 @@ func (w *Webhook) keepBundle(ctx context.Context) error {
 				w.kept.Store(false)
 				continue
 			}
-			err = w.setBundle(ctx, c, w.certs.Bundle())
-			w.kept.Store(err == nil)
-			if err != nil && ctx.Err() == nil {
-				w.log.Error("cannot keep the caBundle: the API server will not trust this webhook, and pods are admitted unwired", "error", err)
+			c, err = w.setBundle(ctx, c, k)
+			trusted := w.trustedBy(c)
+			w.kept.Store(trusted == nil)
+			switch err = errors.Join(err, trusted); {
+			case err == nil:
+				told = ""
+			case ctx.Err() == nil && err.Error() != told:
+				w.log.Error("cannot keep the caBundle: trying again", "trusted", trusted == nil, "error", err)
+				told = err.Error()
 			}
 		}
-	}()
-	return follow(ctx, f, informer, func(any) { w.wakeKeeper() })
+	})
+	g.Go(func() error { return follow(ctx, f, informer, func(any) { w.wakeKeeper() }) })
+	return g.Wait()
 }
 
 func (w *Webhook) wakeKeeper() {
@@ -102,11 +113,43 @@ func (w *Webhook) wakeKeeper() {
 	}
 }
 
-// setBundle patches every webhook of the configuration whose bundle is another.
-func (w *Webhook) setBundle(ctx context.Context, c *admissionv1.MutatingWebhookConfiguration, bundle []byte) error {
-	if len(bundle) == 0 {
-		return errNotReady
+// trustedBy reports why the API server would not trust the certificate that we
+// serve now, nil if it does.
+func (w *Webhook) trustedBy(c *admissionv1.MutatingWebhookConfiguration) error {
+	served, err := w.certs.GetCertificate(nil)
+	if err != nil {
+		return err
 	}
+	chain := make([]*x509.Certificate, len(served.Certificate))
+	between := x509.NewCertPool()
+	for i, der := range served.Certificate {
+		if chain[i], err = x509.ParseCertificate(der); err != nil {
+			return fmt.Errorf("our certificate: %w", err)
+		}
+		between.AddCert(chain[i])
+	}
+	for _, h := range c.Webhooks {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(h.ClientConfig.CABundle)
+		if _, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between}); err != nil {
+			return fmt.Errorf("the API server does not trust our certificate, and pods are admitted unwired: caBundle of webhook %s: %w", h.Name, err)
+		}
+	}
+	return nil
+}
+
+// setBundle patches every webhook of the configuration whose bundle is another
+// than it should be, and returns the configuration as it is then.
+func (w *Webhook) setBundle(ctx context.Context, c *admissionv1.MutatingWebhookConfiguration, k *authorities) (*admissionv1.MutatingWebhookConfiguration, error) {
+	ours := w.certs.Bundle()
+	if len(ours) == 0 {
+		return c, errNotReady
+	}
+	var there [][]byte
+	for _, h := range c.Webhooks {
+		there = append(there, h.ClientConfig.CABundle)
+	}
+	want := k.want(time.Now(), ours, there...)
 	type clientConfig struct {
 		CABundle []byte `json:"caBundle"`
 	}
@@ -116,22 +159,27 @@ func (w *Webhook) setBundle(ctx context.Context, c *admissionv1.MutatingWebhookC
 	}
 	var stale []entry
 	for _, h := range c.Webhooks {
-		if !bytes.Equal(h.ClientConfig.CABundle, bundle) {
-			stale = append(stale, entry{h.Name, clientConfig{bundle}})
+		if !same(h.ClientConfig.CABundle, want) {
+			stale = append(stale, entry{h.Name, clientConfig{want}})
 		}
 	}
 	if len(stale) == 0 {
-		return nil
+		return c, nil
 	}
-	patch, err := json.Marshal(map[string]any{"webhooks": stale})
+	// Of the version that was looked at: another webhook's authority must not be
+	// written over.
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": c.ResourceVersion}, "webhooks": stale})
 	if err != nil {
-		return err
+		return c, err
 	}
-	_, err = w.api.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, c.Name,
+	out, err := w.api.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, c.Name,
 		types.StrategicMergePatchType, patch, metav1.PatchOptions{FieldManager: "metawire-webhook"})
-	if err != nil {
-		return fmt.Errorf("patch mutatingwebhookconfiguration %s: %w", c.Name, err)
+	switch {
+	case apierrors.IsConflict(err):
+		return c, nil // that version arrives by the watch
+	case err != nil:
+		return c, fmt.Errorf("patch mutatingwebhookconfiguration %s: %w", c.Name, err)
 	}
 	w.log.Info("the caBundle is current", "configuration", c.Name)
-	return nil
+	return out, nil
 }

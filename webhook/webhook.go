@@ -40,7 +40,7 @@ const linger = 5 * time.Second
 const configPoll = 5 * time.Second
 
 // errNotReady is why a pod is admitted as it is at first.
-var errNotReady = errors.New("the webhook has not started in full: it does not know its authority yet")
+var errNotReady = errors.New("the webhook has not started in full: it does not know its authority and the Service of the collector yet")
 
 // Webhook is the admission server.
 type Webhook struct {
@@ -53,8 +53,9 @@ type Webhook struct {
 	inject   func(*corev1.Pod, inject.Settings) (*corev1.Pod, inject.Decision)
 
 	settings atomic.Pointer[inject.Settings] // nil until all of known is known
-	kept     atomic.Bool                     // the caBundle is current
+	kept     atomic.Bool                     // the API server trusts us
 	keep     chan struct{}
+	quiet    time.Duration // see authorities
 
 	mu    sync.Mutex
 	known known
@@ -63,13 +64,14 @@ type Webhook struct {
 // known is what settings are made of besides the configuration.
 type known struct {
 	bundle    []byte
+	service   bool // was seen: pods wired before get no addresses for life
 	addresses []string
 }
 
 // New returns a webhook. It reads the TLS files, if any; it does not contact the
 // API server yet.
 func New(cfg *config.Config, api kubernetes.Interface, log *slog.Logger) (*Webhook, error) {
-	w := &Webhook{cfg: cfg, api: api, log: log, registry: prometheus.NewRegistry(), inject: inject.Pod, keep: make(chan struct{}, 1)}
+	w := &Webhook{cfg: cfg, api: api, log: log, registry: prometheus.NewRegistry(), inject: inject.Pod, keep: make(chan struct{}, 1), quiet: quiet}
 	w.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w.metrics = NewMetrics(w.registry)
 	var err error
@@ -88,7 +90,7 @@ func (w *Webhook) update(change func(*known)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	change(&w.known)
-	if len(w.known.bundle) == 0 {
+	if len(w.known.bundle) == 0 || !w.known.service {
 		return
 	}
 	w.settings.Store(&inject.Settings{
@@ -107,7 +109,7 @@ func (w *Webhook) ready(ctx context.Context) error {
 	case w.settings.Load() == nil:
 		return errNotReady
 	case !w.kept.Load():
-		return fmt.Errorf("the caBundle of %s is not current", w.cfg.Configuration)
+		return fmt.Errorf("the caBundle of %s does not verify our certificate", w.cfg.Configuration)
 	}
 	select {
 	case <-w.certs.Ready():

@@ -30,10 +30,12 @@ func (l *logs) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-func (l *logs) contain(s string) bool {
+func (l *logs) contain(s string) bool { return l.count(s) > 0 }
+
+func (l *logs) count(s string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return strings.Contains(l.text.String(), s)
+	return strings.Count(l.text.String(), s)
 }
 
 // rawCodec leaves messages as they are on the wire.

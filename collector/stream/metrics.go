@@ -28,7 +28,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		events: map[string]map[relation.Kind]prometheus.Counter{},
 		endings: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "metawire_stream_endings_total",
-			Help: "Streams that ended, by reason: client_gone, send_failed, drained, max_age, refused.",
+			Help: "Streams that ended, by reason: client_gone, send_failed, drained, max_age, refused, busy.",
 		}, []string{"reason"}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "metawire_stream_send_latency_seconds",
@@ -47,7 +47,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			m.events[reason][k] = events.WithLabelValues(string(k), reason)
 		}
 	}
-	for _, reason := range []string{endGone, endSend, endDrained, endMaxAge, endRefused} {
+	for _, reason := range []string{endGone, endSend, endDrained, endMaxAge, endRefused, endBusy} {
 		m.endings.WithLabelValues(reason)
 	}
 	return m

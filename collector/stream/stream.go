@@ -4,6 +4,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
@@ -44,6 +46,9 @@ type Options struct {
 	// Linger is how long newcomers are still served after the drain began,
 	// default 2s: so long a Service may go on sending them here.
 	Linger time.Duration
+	// Unnamed and Undecided bound the streams that are open without being
+	// served, default 1,024 each; see held.
+	Unnamed, Undecided int
 	// Stop is when the drain ends by force, default 25s of the usual grace
 	// period of 30s.
 	Stop time.Duration
@@ -77,6 +82,9 @@ type Server struct {
 	metrics *Metrics
 	options Options
 
+	unnamed   *held
+	undecided *held
+	told      *rate.Limiter // log lines about subscribers that nobody knows
 	streams   atomic.Int64
 	draining  chan struct{} // closed when streams are to end
 	drainedBy time.Time     // when the last is to end; set before draining is closed
@@ -97,7 +105,11 @@ func New(hub *fanout.Hub, synced <-chan struct{}, log *slog.Logger, m *Metrics, 
 	def(&o.Stop, 25*time.Second)
 	always := make(chan struct{})
 	close(always)
-	return &Server{always: always, hub: hub, synced: synced, log: log, metrics: m, options: o, draining: make(chan struct{}), forced: make(chan struct{})}
+	return &Server{
+		hub: hub, synced: synced, log: log, metrics: m, options: o,
+		unnamed: newHeld(cmp.Or(o.Unnamed, mostUnnamed)), undecided: newHeld(cmp.Or(o.Undecided, mostUndecided)),
+		told: rate.NewLimiter(rate.Every(10*time.Second), 10), always: always, draining: make(chan struct{}), forced: make(chan struct{}),
+	}
 }
 
 // Serve serves on the listener, and on a second one without TLS unless that is
@@ -204,7 +216,10 @@ func (s *Server) serverOptions(secured *tls.Config) []grpc.ServerOption {
 		// Thousands of connections that are mostly idle: write buffers are
 		// shared by default, and subscribers send little.
 		grpc.ReadBufferSize(1 << 10),
-		grpc.MaxRecvMsgSize(64 << 10),
+		// Before anybody knows who it is, a request takes no more memory than
+		// a selector and a bearer token need.
+		grpc.MaxRecvMsgSize(16 << 10),
+		grpc.MaxHeaderListSize(32 << 10),
 		grpc.MaxConcurrentStreams(1000),
 		grpc.WaitForHandlers(true),
 		grpc.ConnectionTimeout(20 * time.Second),

@@ -42,6 +42,7 @@ const (
 	endDrained = "drained"
 	endMaxAge  = "max_age"
 	endRefused = "refused" // not authorized, at first or no longer
+	endBusy    = "busy"    // too many are open that are not served
 )
 
 // Watch implements metadata.MetadataServer. It returns when the subscriber is
@@ -68,15 +69,19 @@ func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 		// Its variable is not set. An error would double the plugin's delay
 		// for good: keep the stream open and silent.
 		s.metrics.unnamed.Inc()
-		log.Warn("subscriber names no node and gets nothing: is nodeName set in its plugin's configuration?")
+		if s.told.Allow() {
+			log.Warn("subscriber names no node and gets nothing: is nodeName set in its plugin's configuration?")
+		}
+		leave, err := s.unnamed.enter(stream.Context())
+		if err != nil {
+			return endBusy, err
+		}
+		defer leave()
 		return e.wait(nil)
-	}
-	if reason, err := e.wait(s.synced); err != nil {
-		return reason, err
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel() // what was granted ends with the stream
-	node, reason, err := s.authorize(ctx, cancel, e, sent, named)
+	node, reason, err := s.admit(ctx, cancel, e, sent, named)
 	if err != nil {
 		return reason, err
 	}
@@ -101,6 +106,29 @@ func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 			return reason, err
 		}
 	}
+}
+
+// admit waits for the first sync, and then for the authorizer. Few may wait.
+func (s *Server) admit(ctx context.Context, cancel func(), e *end, sent, named string) (node, reason string, err error) {
+	select {
+	case <-s.synced:
+		if s.options.Authorizer == nil {
+			return named, "", nil
+		}
+	default:
+	}
+	leave, err := s.undecided.enter(ctx)
+	if err != nil {
+		if s.told.Allow() {
+			s.log.Warn("too many subscribers wait for an answer: they are told to come back", "peer", peerOf(ctx))
+		}
+		return "", endBusy, err
+	}
+	defer leave()
+	if reason, err := e.wait(s.synced); err != nil {
+		return "", reason, err
+	}
+	return s.authorize(ctx, cancel, e, sent, named)
 }
 
 // authorize returns the node that the subscriber may read. It blocks until the

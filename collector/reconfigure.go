@@ -30,6 +30,27 @@ func usable(cfg *config.Config) error {
 	return nil
 }
 
+// followed says what of a usable configuration this process, started again in
+// its pod, could not do. Where probes and Services look, and what is mounted, is
+// the pod's: with such a change come new pods, and until they serve the old ones
+// do.
+func (c *Collector) followed(cfg *config.Config) error {
+	for _, a := range []struct{ key, is, was string }{
+		{"health.address", cfg.Health.Address, c.cfg.Health.Address},
+		{"metrics.address", cfg.Metrics.Address, c.cfg.Metrics.Address},
+		{"stream.address", cfg.Stream.Address, c.cfg.Stream.Address},
+		{"stream.plaintext.address", cfg.Stream.Plaintext.Address, c.cfg.Stream.Plaintext.Address},
+	} {
+		if a.is != a.was {
+			return fmt.Errorf("%s: %q is not where this pod listens (%q): left to new pods", a.key, a.is, a.was)
+		}
+	}
+	if err := cfg.Stream.TLS.Readable(); err != nil {
+		return fmt.Errorf("stream.tls: not in this pod, left to new pods: %w", err)
+	}
+	return nil
+}
+
 // WatchConfig blocks until the file holds another configuration than data, one
 // that can be used, and returns ErrConfigChanged when it is time to drain; it
 // returns nil when ctx ends first. A file that cannot be used is reported, and
@@ -66,6 +87,9 @@ func (c *Collector) changed(ctx context.Context, file string, data []byte, poll 
 		}
 		if err == nil {
 			err = usable(cfg)
+		}
+		if err == nil {
+			err = c.followed(cfg)
 		}
 		if err == nil {
 			return true

@@ -4,7 +4,6 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,11 +34,11 @@ import (
 // Service may go on sending requests here.
 const linger = 5 * time.Second
 
-// configPoll is how often the configuration file is read again.
-const configPoll = 5 * time.Second
-
 // errNotReady is why a pod is admitted as it is at first.
 var errNotReady = errors.New("the webhook has not started in full: it does not know its authority and the Service of the collector yet")
+
+// errEnding is why a webhook is not ready at last.
+var errEnding = errors.New("ending")
 
 // Webhook is the admission server.
 type Webhook struct {
@@ -55,7 +53,10 @@ type Webhook struct {
 	settings atomic.Pointer[inject.Settings] // nil until all of known is known
 	kept     atomic.Bool                     // the API server trusts us
 	keep     chan struct{}
-	quiet    time.Duration // see authorities
+	leaving  chan struct{} // closed when a restart is near
+
+	// What tests shorten.
+	quiet, poll, spread, leave time.Duration
 
 	mu    sync.Mutex
 	known known
@@ -71,7 +72,10 @@ type known struct {
 // New returns a webhook. It reads the TLS files, if any; it does not contact the
 // API server yet.
 func New(cfg *config.Config, api kubernetes.Interface, log *slog.Logger) (*Webhook, error) {
-	w := &Webhook{cfg: cfg, api: api, log: log, registry: prometheus.NewRegistry(), inject: inject.Pod, keep: make(chan struct{}, 1), quiet: quiet}
+	w := &Webhook{
+		cfg: cfg, api: api, log: log, registry: prometheus.NewRegistry(), inject: inject.Pod, keep: make(chan struct{}, 1), leaving: make(chan struct{}),
+		quiet: quiet, poll: configPoll, spread: restartSpread, leave: leave,
+	}
 	w.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w.metrics = NewMetrics(w.registry)
 	var err error
@@ -103,9 +107,14 @@ func (w *Webhook) update(change func(*known)) {
 
 // ready tells what is missing, nil if nothing.
 func (w *Webhook) ready(ctx context.Context) error {
+	select {
+	case <-w.leaving:
+		return errEnding
+	case <-ctx.Done():
+		return errEnding
+	default:
+	}
 	switch {
-	case ctx.Err() != nil:
-		return errors.New("ending")
 	case w.settings.Load() == nil:
 		return errNotReady
 	case !w.kept.Load():
@@ -198,33 +207,4 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, t *tls.Config, l
 		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 	}
 	return nil
-}
-
-// ErrConfigChanged says that the process is to end, so that it starts again
-// with the new configuration.
-var ErrConfigChanged = errors.New("the configuration file has changed")
-
-// WatchConfig blocks until the file holds another configuration than data, one
-// that can be used, and returns ErrConfigChanged; it returns nil when ctx ends
-// first.
-func (w *Webhook) WatchConfig(ctx context.Context, file string, data []byte) error {
-	tick := time.NewTicker(configPoll)
-	defer tick.Stop()
-	told := data
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		_, now, err := config.Load(file)
-		switch {
-		case errors.Is(err, os.ErrNotExist) || bytes.Equal(now, data):
-		case err == nil:
-			return ErrConfigChanged
-		case !bytes.Equal(now, told):
-			w.log.Error("the configuration file has changed and cannot be used: going on with the old one", "error", err)
-			told = now
-		}
-	}
 }

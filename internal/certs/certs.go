@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -68,6 +69,23 @@ func (s Settings) Validate(p *strict.Problems, key string, modes ...string) {
 		required("certFile", s.CertFile, "a PEM file")
 		required("keyFile", s.KeyFile, "a PEM file")
 	}
+}
+
+// Readable reports which file, of those that the settings name, cannot be used
+// now.
+func (s Settings) Readable() error {
+	if s.Mode != ModeFiles {
+		return nil
+	}
+	if _, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile); err != nil {
+		return fmt.Errorf("certificate and key: %w", err)
+	}
+	if s.CAFile != "" {
+		if _, err := os.ReadFile(s.CAFile); err != nil {
+			return fmt.Errorf("authorities: %w", err)
+		}
+	}
+	return nil
 }
 
 // Options are what is right without being set, outside of tests.

@@ -63,7 +63,9 @@ func TestExplainFile(t *testing.T) {
 				}
 			}
 			c = start(t, "explain", "pod", "-f", file, "-o", "json")
-			<-c.done
+			if err := <-c.done; errors.Is(err, errFinding) == tc.wired {
+				t.Errorf("as JSON: error %v", err)
+			}
 			var x explanation
 			if err := json.Unmarshal([]byte(c.stdout.String()), &x); err != nil || x.Wired != tc.wired || x.Now.Reason == "" {
 				t.Errorf("error %v: %+v", err, x)

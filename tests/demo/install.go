@@ -14,13 +14,12 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/metawire/metawire/tests/e2e/release"
+	falcoimage "github.com/metawire/metawire/tests/falco/image"
 )
 
 const (
-	releaseName   = "metawire"
-	namespace     = "metawire"
-	collectorName = "metawire-collector"
-	streamPort    = "45000"
+	releaseName = "metawire"
+	namespace   = "metawire"
 	// demoLabel is on the release and the namespaces that the demo has made.
 	demoLabel = "metawire-demo"
 )
@@ -54,6 +53,10 @@ func (d *demo) helm(ctx context.Context, s *site, image release.Image, policy st
 	if image.Repository != "" {
 		values["image"] = image.Values(policy)
 		set = fmt.Sprintf(" \\\n      --set image.repository=%s,image.tag=%s,image.pullPolicy=%s", image.Repository, image.Tag, policy)
+	}
+	if policy == "Never" { // our own cluster reaches no registry
+		values["webhook"] = map[string]any{"plugin": map[string]any{"source": "preinstalled", "path": falcoimage.LibraryPath}}
+		set += " \\\n      --set webhook.plugin.source=preinstalled,webhook.plugin.path=" + falcoimage.LibraryPath
 	}
 	if id := image.ID[:min(len(image.ID), 12)]; id != "" {
 		// Another image under the same tag must make other pods.

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/metawire/metawire/internal/subscriber"
 	"github.com/metawire/metawire/tests/cluster"
 )
 
@@ -111,11 +112,13 @@ type demo struct {
 type place interface {
 	// prepare blocks until there is a cluster and all that is to run in it.
 	prepare(ctx context.Context) (*site, error)
-	// install blocks until a collector serves, and returns its address. What it
-	// starts ends with ctx.
-	install(ctx context.Context, s *site) (addr string, err error)
+	// install blocks until a collector serves, and returns how to reach it. What
+	// it starts ends with ctx.
+	install(ctx context.Context, s *site) (subscriber.Target, error)
+	// falco shows how Falco is wired, where that is possible.
+	falco(ctx context.Context, s *site) error
 	// next says what to try afterwards.
-	next(s *site, addr string) []string
+	next(s *site, t subscriber.Target) []string
 	// down removes what the demo has made.
 	down(ctx context.Context) error
 }

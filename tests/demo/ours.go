@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,8 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/metawire/metawire/internal/subscriber"
 	"github.com/metawire/metawire/tests/cluster"
 	"github.com/metawire/metawire/tests/e2e/release"
 )
@@ -105,15 +104,15 @@ func (n *node) prepare(ctx context.Context) (*site, error) {
 	if err := n.clusterCommand(ctx, "packages"); err != nil {
 		return nil, err
 	}
-	if err := n.together(ctx, n.cluster(cluster.Node), n.programs("metawire"), n.buildImage()); err != nil {
+	if err := n.together(ctx, n.cluster(cluster.Node), n.programs("metawire"), n.buildImage(), n.buildFalco()); err != nil {
 		return nil, err
 	}
 	kubeconfig, err := n.kubeconfig()
 	if err != nil {
 		return nil, err
 	}
-	if err := n.together(ctx, task{"image in the node's containerd", func(ctx context.Context) error {
-		return cluster.ImportInto(ctx, filepath.Dir(kubeconfig), archive)
+	if err := n.together(ctx, task{"images in the node's containerd", func(ctx context.Context) error {
+		return errors.Join(cluster.ImportInto(ctx, filepath.Dir(kubeconfig), archive), cluster.ImportInto(ctx, filepath.Dir(kubeconfig), falcoArchive))
 	}}); err != nil {
 		return nil, err
 	}
@@ -158,28 +157,21 @@ func current() bool {
 	return true
 }
 
-func (n *node) install(ctx context.Context, s *site) (string, error) {
+func (n *node) install(ctx context.Context, s *site) (subscriber.Target, error) {
 	image, err := release.ImageIn(archive)
 	if err != nil {
-		return "", err
+		return subscriber.Target{}, err
 	}
 	if err := n.helm(ctx, s, image, "Never"); err != nil {
-		return "", err
+		return subscriber.Target{}, err
 	}
-	if err := s.grant(ctx); err != nil {
-		return "", err
-	}
-	// This machine has a route to the cluster's Services.
-	service, err := s.api.CoreV1().Services(namespace).Get(ctx, collectorName, metav1.GetOptions{})
-	if err != nil {
-		return "", fmt.Errorf("address of the stream: %w", err)
-	}
-	return net.JoinHostPort(service.Spec.ClusterIP, streamPort), nil
+	return s.reach(ctx)
 }
 
-func (n *node) next(s *site, addr string) []string {
+func (n *node) next(s *site, target subscriber.Target) []string {
 	return n.nextLocal(s,
-		"  bin/metawire "+strings.Join(s.watch(addr), " "),
+		"  bin/metawire "+strings.Join(s.watch(target), " "),
+		"  bin/metawire check",
 		"  kubectl -n "+shop+" rollout restart deployment/"+web,
 		"  kubectl -n "+namespace+" delete pod -l app.kubernetes.io/component=collector   # the stream comes back",
 	)
@@ -204,22 +196,25 @@ func (c *controlPlane) prepare(ctx context.Context) (*site, error) {
 }
 
 // install starts the collector as a process, and a stand-in for the kubelet.
-func (c *controlPlane) install(ctx context.Context, s *site) (addr string, err error) {
+func (c *controlPlane) install(ctx context.Context, s *site) (subscriber.Target, error) {
 	s.node = madeUpNode
 	kubelet := standIn{s.api}
 	if err := c.screen.step("a made-up node, "+s.node+", whose kubelet this program plays", func() error {
 		return kubelet.start(ctx)
 	}); err != nil {
-		return "", err
+		return subscriber.Target{}, err
 	}
 	p, err := newProcess(s.kubeconfig)
 	if err != nil {
-		return "", err
+		return subscriber.Target{}, err
 	}
-	return p.stream, c.screen.step("$ "+p.command(), func() error { return p.start(ctx, &c.running) })
+	return subscriber.Target{Addr: p.stream}, c.screen.step("$ "+p.command(), func() error { return p.start(ctx, &c.running) })
 }
 
-func (c *controlPlane) next(s *site, addr string) []string {
+// falco shows nothing: no pod runs here.
+func (c *controlPlane) falco(context.Context, *site) error { return nil }
+
+func (c *controlPlane) next(s *site, _ subscriber.Target) []string {
 	return c.nextLocal(s, "  make demo-down demo   # as root on Linux: with pods that run, from helm install")
 }
 

@@ -4,17 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/portforward"
-	"k8s.io/client-go/transport/spdy"
 
+	"github.com/metawire/metawire/internal/subscriber"
 	"github.com/metawire/metawire/tests/e2e/release"
 )
 
@@ -34,66 +31,34 @@ func (t *theirs) prepare(ctx context.Context) (*site, error) {
 	return s, t.together(ctx, t.programs("metawire"))
 }
 
-func (t *theirs) install(ctx context.Context, s *site) (string, error) {
+func (t *theirs) install(ctx context.Context, s *site) (subscriber.Target, error) {
 	var image release.Image
 	if t.image != "" {
 		var err error
 		if image, err = release.ParseImage(t.image); err != nil {
-			return "", err
+			return subscriber.Target{}, err
 		}
 	} else {
 		t.screen.line("  The cluster must be able to pull the chart's image. To use your own: make image, push")
 		t.screen.line("  " + archive + " to a registry, and IMAGE=registry/name:tag make demo.")
 	}
 	if err := t.helm(ctx, s, image, "IfNotPresent"); err != nil {
-		return "", err
+		return subscriber.Target{}, err
 	}
-	if err := s.grant(ctx); err != nil {
-		return "", err
-	}
-	return t.forward(ctx, s)
+	return s.reach(ctx)
 }
 
-// forward forwards a local port to a collector, as kubectl port-forward does,
-// until ctx ends.
-func (t *theirs) forward(ctx context.Context, s *site) (string, error) {
-	pods, err := s.api.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{
-		LabelSelector: "app.kubernetes.io/component=collector", FieldSelector: "status.phase=Running",
-	})
-	if err != nil || len(pods.Items) == 0 {
-		return "", fmt.Errorf("find a collector in namespace %s: %d pods run, %w", namespace, len(pods.Items), err)
-	}
-	transport, upgrader, err := spdy.RoundTripperFor(s.config)
-	if err != nil {
-		return "", fmt.Errorf("port-forward: %w", err)
-	}
-	url := s.api.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).
-		Name(pods.Items[0].Name).SubResource("portforward").URL()
-	ready := make(chan struct{})
-	f, err := portforward.New(spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, url),
-		[]string{"0:" + streamPort}, ctx.Done(), ready, io.Discard, io.Discard)
-	if err != nil {
-		return "", fmt.Errorf("port-forward: %w", err)
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- f.ForwardPorts() }()
-	select {
-	case err := <-failed:
-		return "", fmt.Errorf("port-forward to pod %s: %w", pods.Items[0].Name, err)
-	case <-ready:
-	}
-	ports, err := f.GetPorts()
-	if err != nil {
-		return "", fmt.Errorf("port-forward: %w", err)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", ports[0].Local), nil
+// falco says what would be shown: the image of the stand-in is not there.
+func (t *theirs) falco(context.Context, *site) error {
+	t.screen.line("  A Falco that is made from now on is wired by itself: kubectl rollout restart yours, then metawire explain pod.")
+	return nil
 }
 
-func (t *theirs) next(s *site, _ string) []string {
+func (t *theirs) next(s *site, target subscriber.Target) []string {
 	return []string{
 		"It goes on running. Try:", "",
-		"  kubectl -n " + namespace + " port-forward service/" + collectorName + " " + streamPort,
-		"  bin/metawire " + strings.Join(s.watch("localhost:"+streamPort), " "),
+		"  bin/metawire " + strings.Join(s.watch(target), " "),
+		"  bin/metawire check",
 		"  make demo-down", "",
 	}
 }

@@ -24,7 +24,6 @@ type site struct {
 	config     *rest.Config
 	api        kubernetes.Interface
 	node       string // whose metadata is shown
-	secure     bool   // the stream has TLS and asks for a token: see grant
 }
 
 // open makes clients and picks the node: the first that is ready and takes
@@ -68,7 +67,7 @@ func (d *demo) up(ctx context.Context, p place) (err error) {
 	playing, stop := context.WithCancel(ctx)
 	defer d.running.Wait()
 	defer stop()
-	addr, err := p.install(playing, s)
+	target, err := p.install(playing, s)
 	if err != nil {
 		return err
 	}
@@ -82,11 +81,14 @@ func (d *demo) up(ctx context.Context, p place) (err error) {
 		return errors.Join(err, d.explain(ctx, s, shop))
 	}
 	live := time.Since(began)
-	if err := d.show(playing, s, w, addr); err != nil {
+	if err := d.show(playing, s, w, target); err != nil {
+		return err
+	}
+	if err := p.falco(playing, s); err != nil {
 		return err
 	}
 	d.screen.title(fmt.Sprintf("From the start to a node's metadata it took %.1f s.", live.Seconds()))
-	for _, line := range p.next(s, addr) {
+	for _, line := range p.next(s, target) {
 		d.screen.line(line)
 	}
 	return nil
@@ -94,7 +96,7 @@ func (d *demo) up(ctx context.Context, p place) (err error) {
 
 // show runs metawire watch, changes the workload meanwhile, and reports how
 // soon the changes arrived at a second subscriber.
-func (d *demo) show(ctx context.Context, s *site, w workload, addr string) error {
+func (d *demo) show(ctx context.Context, s *site, w workload, target subscriber.Target) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	r := newRecorder(s.api, s.node)
@@ -104,16 +106,16 @@ func (d *demo) show(ctx context.Context, s *site, w workload, addr string) error
 	recorded := make(chan error, 1)
 	go func() {
 		recorded <- subscriber.Run(ctx, subscriber.Options{
-			Target: s.target(addr), Node: s.node, Kinds: contractKinds(), Patience: 10 * time.Second,
+			Target: target, Node: s.node, Kinds: contractKinds(), Patience: 10 * time.Second,
 		}, r)
 	}()
-	d.screen.title("$ bin/metawire " + strings.Join(s.watch(addr), " "))
+	d.screen.title("$ bin/metawire " + strings.Join(s.watch(target), " "))
 	d.screen.line("and meanwhile: a label, two more pods, a rollout")
 	d.screen.line("")
 	showing, end := context.WithCancel(ctx)
 	defer end()
 	shown := make(chan error, 1)
-	go func() { shown <- watchCommand(showing, s.watch(addr)) }()
+	go func() { shown <- watchCommand(showing, s.watch(target)) }()
 	played := make(chan error, 1)
 	go func() { played <- d.play(showing, w, r) }()
 	var err error

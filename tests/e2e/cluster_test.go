@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 
 	"github.com/metawire/metawire/tests/cluster"
 	"github.com/metawire/metawire/tests/e2e/release"
+	falcoimage "github.com/metawire/metawire/tests/falco/image"
 )
 
 const (
@@ -42,11 +44,15 @@ func TestMain(m *testing.M) {
 
 // world is a cluster with one node, whose images hold the project's.
 type world struct {
-	config *rest.Config
-	api    kubernetes.Interface
-	node   string
-	image  release.Image
-	helm   *release.Release
+	cluster  *cluster.Cluster
+	config   *rest.Config
+	api      kubernetes.Interface
+	node     string
+	image    release.Image
+	helm     *release.Release
+	registry *falcoimage.Registry
+	temp     string // directory
+	binary   string // of the command line, once it is built
 }
 
 // newWorld boots the cluster, which ends with the test.
@@ -57,8 +63,12 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	falco := filepath.Join(t.TempDir(), "falco.tar")
+	if err := falcoimage.Build(t.Context(), falco); err != nil {
+		t.Fatal(err)
+	}
 	c, err := cluster.Start(t.Context(), cluster.Options{
-		Size: cluster.Node, Name: "e2e", Subnet: 3, Images: []string{archive}, Log: t.Output(),
+		Size: cluster.Node, Name: "e2e", Subnet: 3, Images: []string{archive, falco}, Log: t.Output(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +78,15 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{image: image}
+	w := &world{cluster: c, image: image, temp: t.TempDir()}
+	if w.registry, err = falcoimage.Serve(t.Context(), c.HostIP()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.registry.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	if w.config, err = clientcmd.BuildConfigFromFlags("", c.Kubeconfig()); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +200,7 @@ func poll(ctx context.Context, limit time.Duration, condition func(context.Conte
 func (w *world) dump(ctx context.Context, out io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, soon)
 	defer cancel()
-	for _, ns := range []string{namespace, shop} {
+	for _, ns := range []string{namespace, shop, falcos} {
 		pods, err := w.pods(ctx, ns, "")
 		fmt.Fprintf(out, "--- namespace %s, error %v\n", ns, err)
 		for _, p := range pods {
@@ -192,7 +210,7 @@ func (w *world) dump(ctx context.Context, out io.Writer) {
 			}
 			for _, previous := range []bool{true, false} {
 				log, err := w.log(ctx, p, previous)
-				if err == nil && ns == namespace {
+				if err == nil && ns != shop {
 					fmt.Fprintf(out, "log (previous container: %t):\n%s\n", previous, log)
 				}
 			}

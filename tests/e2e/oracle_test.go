@@ -13,7 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/metawire/metawire/tests/falco/plugin"
+	"github.com/metawire/metawire/collector/metadata"
 )
 
 // view is what a subscriber knows: a text for each UID.
@@ -25,10 +25,10 @@ func entry(kind, meta, status string, refs map[string][]string) string {
 	return strings.Join([]string{kind, meta, status, string(text)}, " ")
 }
 
-// viewOf returns what a subscriber knows now.
-func viewOf(p *plugin.Client) view {
+// viewOf returns what a subscriber knows that has this table.
+func viewOf(table map[string]*metadata.Event) view {
 	v := view{}
-	for uid, e := range p.Table() {
+	for uid, e := range table {
 		var refs map[string][]string
 		if e.Refs != nil {
 			refs = map[string][]string{}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -46,8 +47,11 @@ func TestRelease(t *testing.T) {
 	part("pod security", func(t *testing.T) { testPodSecurity(t, w) })
 	part("permissions", func(t *testing.T) { testPermissions(t, w) })
 	part("helm test", func(t *testing.T) { testHelmTest(t, w) })
+	part("namespace of Falco", func(t *testing.T) { w.createFalcos(t) })
 	part("wiring", func(t *testing.T) { testWiring(t, w) })
 	part("authorization", func(t *testing.T) { testAuthorization(t, w) })
+	part("command line", func(t *testing.T) { testCommandLine(t, w) })
+	part("outage of the webhook", func(t *testing.T) { testOutage(t, w) })
 	w.createWorkload(t, 2)
 	f := w.subscribe(t, w.service(t), subscribers)
 	part("a node's metadata", func(t *testing.T) { testMetadata(t, w, f) })
@@ -61,7 +65,20 @@ func TestRelease(t *testing.T) {
 			t.Error("the contract is broken:", v)
 		}
 	}
+	part("upgrade", func(t *testing.T) { testUpgrade(t, w) })
 	part("uninstall", func(t *testing.T) { testUninstall(t, w) })
+	part("sources of certificates", func(t *testing.T) { testTLSSources(t, w) })
+}
+
+// values are what a bare install needs here: the image that was built, and a
+// registry that can be reached; with more at the top level.
+func (w *world) values(more map[string]any) map[string]any {
+	values := map[string]any{
+		"image":   w.image.Values("Never"),
+		"webhook": map[string]any{"plugin": map[string]any{"reference": w.registry.Reference, "plainHTTP": true}},
+	}
+	maps.Copy(values, more)
+	return values
 }
 
 // testInstall: a bare install into a namespace that admits restricted pods only.
@@ -72,10 +89,7 @@ func testInstall(t *testing.T, w *world) {
 	if _, err := w.api.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	installed, err := w.helm.Install(t.Context(), map[string]any{
-		"image":   w.image.Values("Never"),
-		"webhook": map[string]any{"plugin": map[string]any{"source": "preinstalled", "path": "/usr/share/falco/plugins/libk8smeta.so"}},
-	}, nil, started)
+	installed, err := w.helm.Install(t.Context(), w.values(nil), nil, started)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,14 +158,50 @@ func processOf(p corev1.Pod) (string, error) {
 	return "", fmt.Errorf("pod %s has no process of its own", p.Name)
 }
 
-// testPermissions: the collector has all that it asks for, and nothing else.
+// testPermissions: the daemons have all that they ask for, and nothing else.
 func testPermissions(t *testing.T, w *world) {
 	for _, p := range w.mustCollectors(t) {
 		if ready, err := get(t.Context(), p, 8081, "/readyz"); err != nil || ready != "ok\n" {
 			t.Errorf("pod %s: want no kind missing, got %q, %v", p.Name, ready, err)
 		}
 	}
-	token, err := w.api.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), collector, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	types, err := charts.ResourceTypes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	may := func(what string, verbs ...string) (all []string) {
+		for _, verb := range verbs {
+			all = append(all, verb+" "+what)
+		}
+		return all
+	}
+	wants := map[string][]string{
+		collector: append(may("secrets metawire-ca,metawire-tickets", "list", "update", "watch"), "create events"),
+		"metawire-webhook": slices.Concat(
+			may("secrets metawire-ca", "list", "update", "watch"),
+			may("services metawire-collector", "list", "watch"),
+			may("mutatingwebhookconfigurations.admissionregistration.k8s.io zz-metawire-webhook", "list", "patch", "watch")),
+	}
+	for _, rt := range types {
+		if rt.Streamed {
+			wants[collector] = append(wants[collector], may(rt.Name(), "list", "watch")...)
+		}
+	}
+	for account, want := range wants {
+		got := w.permissions(t, account)
+		slices.Sort(got)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("what %s may do:\n%s", account, diff)
+		}
+	}
+}
+
+// permissions are what a ServiceAccount of the release may do in its namespace,
+// but for what everybody may: to ask who one is and what one may.
+func (w *world) permissions(t *testing.T, account string) (got []string) {
+	t.Helper()
+	token, err := w.api.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +212,7 @@ func testPermissions(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	if _, err := api.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
-		t.Errorf("list Secrets: want forbidden, got %v", err)
+		t.Errorf("%s lists Secrets: want forbidden, got %v", account, err)
 	}
 	review, err := api.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(), &authorizationv1.SelfSubjectRulesReview{
 		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace},
@@ -170,15 +220,10 @@ func testPermissions(t *testing.T, w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []string
-	want := []string{"create events"}
-	for _, verb := range []string{"get", "list", "update", "watch"} {
-		want = append(want, verb+" secrets metawire-ca,metawire-tickets")
-	}
 	for _, r := range review.Status.ResourceRules {
 		for _, group := range r.APIGroups {
 			if group == "authorization.k8s.io" || group == "authentication.k8s.io" {
-				continue // everybody's: to ask who one is and what one may
+				continue
 			}
 			for _, resource := range r.Resources {
 				for _, verb := range r.Verbs {
@@ -188,20 +233,7 @@ func testPermissions(t *testing.T, w *world) {
 			}
 		}
 	}
-	types, err := charts.ResourceTypes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, rt := range types {
-		if rt.Streamed {
-			want = append(want, "list "+rt.Name(), "watch "+rt.Name())
-		}
-	}
-	slices.Sort(got)
-	slices.Sort(want)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("what the collector may do:\n%s", diff)
-	}
+	return got
 }
 
 func testHelmTest(t *testing.T, w *world) {

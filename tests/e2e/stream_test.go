@@ -40,7 +40,7 @@ func (w *world) subscribe(t *testing.T, addr string, n int) *fleet {
 	for range n {
 		f.plugins = append(f.plugins, plugin.Start(plugin.Options{
 			Node:   w.node,
-			Kinds:  []string{"Pod", "Namespace", "Deployment", "Service", "ReplicaSet", "ReplicaController"},
+			Kinds:  plugin.Kinds(),
 			Target: func() string { return addr },
 			CA:     ca, ServerName: collectorHost, Token: token,
 		}))
@@ -62,7 +62,7 @@ func (f *fleet) wrong(ctx context.Context, w *world) error {
 		return err
 	}
 	for i, p := range f.plugins {
-		if err := viewOf(p).diff(want); err != nil {
+		if err := viewOf(p.Table()).diff(want); err != nil {
 			return fmt.Errorf("subscriber %d: %w", i, err)
 		}
 	}
@@ -110,7 +110,7 @@ func (f *fleet) check(t *testing.T, w *world, marks []int) {
 // testMetadata: the views are those of the API while the workload changes.
 func testMetadata(t *testing.T, w *world, f *fleet) {
 	f.right(t, w)
-	v := viewOf(f.plugins[0])
+	v := viewOf(f.plugins[0].Table())
 	for _, pattern := range []string{
 		`^Pod .*"name":"metawire-collector-`, `^Pod .*"k8s-app":"kube-dns"`, `^Pod .*"name":"web-`,
 		`^Namespace .*"name":"kube-system"`, `^Namespace .*"name":"shop"`, `^Deployment .*"name":"web"`,
@@ -126,14 +126,14 @@ func testMetadata(t *testing.T, w *world, f *fleet) {
 	f.right(t, w)
 	w.patchDeployment(t, shop, web, `{"metadata":{"labels":{"team":"a.b"}}}`)
 	f.right(t, w)
-	if v := viewOf(f.plugins[0]); !v.has(`^Pod .*"version":"2"`) || !v.has(`^Deployment .*"team":"a.b"`) {
+	if v := viewOf(f.plugins[0].Table()); !v.has(`^Pod .*"version":"2"`) || !v.has(`^Deployment .*"team":"a.b"`) {
 		t.Errorf("the changes are not in %v", v)
 	}
 	// With its last pod, a Deployment that still is in the API leaves the node,
 	// and with it its ReplicaSets, its Service and its namespace.
 	w.patchDeployment(t, shop, web, `{"spec":{"replicas":0}}`)
 	f.right(t, w)
-	if v := viewOf(f.plugins[0]); v.has(`"name":"web`) || v.has(`"name":"shop"`) {
+	if v := viewOf(f.plugins[0].Table()); v.has(`"name":"web`) || v.has(`"name":"shop"`) {
 		t.Errorf("what has no pod on the node is still in %v", v)
 	}
 	w.patchDeployment(t, shop, web, `{"spec":{"replicas":3}}`)
@@ -227,7 +227,7 @@ func (f *fleet) caughtUp(t *testing.T, w *world, lost, marks []int, code codes.C
 			if code != codes.Aborted {
 				since = attempts[0]
 			}
-			if err := viewOf(p).diff(want); err != nil {
+			if err := viewOf(p.Table()).diff(want); err != nil {
 				wrong = err
 				return false
 			}

@@ -2,136 +2,153 @@ package e2e_test
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/status"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/metawire/metawire/collector/metadata"
 	"github.com/metawire/metawire/internal/wiring"
 	"github.com/metawire/metawire/tests/cluster"
+	"github.com/metawire/metawire/tests/falco/image"
 )
 
-// collectorHost is what the certificate carries.
-const collectorHost = collector + "." + namespace + ".svc"
+func healthz(port int) *corev1.HTTPGetAction {
+	return &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt(port)}
+}
 
-// falcos is a namespace of pods that know nothing of Metawire.
-const falcos = "falco"
+func hostNetwork(t *corev1.PodTemplateSpec) { t.Spec.HostNetwork = true }
 
-// authority returns what the release's certificates are signed by.
-func (w *world) authority(t *testing.T) *x509.CertPool {
+// wired is what a wired Falco must be like.
+type wired struct {
+	daemon
+
+	verdict wiring.Verdict // without its reason
+	ticket  bool           // sends one
+	library string
+	tls     bool
+}
+
+// variants are Falcos that get their metadata, each in its own way.
+func (w *world) variants() []wired {
+	ticket := wiring.Verdict{Wired: true, Ticket: true}
+	return []wired{
+		{daemon{name: "own-network", config: stock}, ticket, true, "0.4.1", true},
+		{daemon{name: "host-network", config: stock, port: statePort + 1, change: hostNetwork}, ticket, true, "0.4.1", true},
+		// A file of Falco's image, and its stock configuration: nothing is mounted.
+		{daemon{name: "stock-image", change: func(t *corev1.PodTemplateSpec) {
+			t.Spec.Containers[0].VolumeMounts = nil
+			t.Spec.Containers[0].Args = append(t.Spec.Containers[0].Args, "-v")
+		}}, ticket, true, "0.4.1", true},
+		{daemon{name: "by-hand", config: byHand(collectorHost, 45000, "$${FALCO_K8S_NODE_NAME}", byHandCA), change: trusting},
+			wiring.Verdict{StoodDown: true}, false, image.Preinstalled, true},
+	}
+}
+
+// testWiring: Falcos of a namespace that knows nothing of Metawire are wired when
+// they are admitted, and each knows exactly its node's metadata.
+func testWiring(t *testing.T, w *world) {
+	for _, v := range w.variants() {
+		t.Run(v.name, func(t *testing.T) { w.checkWired(t, v) })
+	}
+	t.Run("another subscriber", func(t *testing.T) { testSubscriber(t, w) })
+	t.Run("not Falco", func(t *testing.T) { testNotFalco(t, w) })
+}
+
+// checkWired starts a Falco and holds it to what it must be like.
+func (w *world) checkWired(t *testing.T, v wired) {
 	t.Helper()
-	s, err := w.api.CoreV1().Secrets(namespace).Get(t.Context(), "metawire-ca", metav1.GetOptions{})
+	pod := w.start(t, v.daemon)
+	verdict, err := w.verdict(t.Context(), falcos, pod.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(s.Data["ca.crt"]) {
-		t.Fatal("Secret metawire-ca holds no authority")
+	reason := verdict.Reason
+	if verdict.Reason = ""; verdict != v.verdict {
+		t.Errorf("the init container says %+v: %s, want %+v", verdict, reason, v.verdict)
 	}
-	return pool
+	s := w.exactly(t, v.daemon, pod)
+	node, _, ticket := strings.Cut(s.NodeName, "/")
+	if node != w.node || ticket != v.ticket || s.Library != v.library || s.TLS != v.tls {
+		t.Errorf("node %q, ticket %t, library %q, TLS %t; want %+v", node, ticket, s.Library, s.TLS, v)
+	}
+	if len(s.Ends) > 0 {
+		t.Errorf("it took more than one stream: %s", ended(s))
+	}
 }
 
-// bearer is a token, as gRPC sends it.
-type bearer string
-
-func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+// testSubscriber: a pod that asks for it gets what it needs in its environment.
+func testSubscriber(t *testing.T, w *world) {
+	d := daemon{
+		name: "subscriber", config: byHand(collectorHost, 45000, "$${METAWIRE_NODE_NAME}", "${METAWIRE_CA_FILE}"),
+		change: func(t *corev1.PodTemplateSpec) {
+			t.Annotations = map[string]string{wiring.InjectAnnotation: "true"}
+			t.Spec.Containers[0].Name, t.Spec.Containers[0].Image = "client", image.Client
+		},
+	}
+	pod := w.start(t, d)
+	if s := w.exactly(t, d, pod); !s.TLS {
+		t.Error("it has not found the authority")
+	}
+	for _, e := range pod.Spec.Containers[0].Env {
+		if e.Name == "METAWIRE_ENDPOINT" && e.Value == collectorHost+":45000" {
+			return
+		}
+	}
+	t.Errorf("METAWIRE_ENDPOINT is not %s:45000 in %v", collectorHost, pod.Spec.Containers[0].Env)
 }
 
-func (bearer) RequireTransportSecurity() bool { return true }
-
-// viewer returns a token of the chart's ServiceAccount for people.
-func (w *world) viewer(t *testing.T) bearer {
-	t.Helper()
-	return w.token(t, namespace, "metawire-viewer", wiring.Audience)
-}
-
-func (w *world) token(t *testing.T, ns, account, audience string) bearer {
-	t.Helper()
-	token, err := w.api.CoreV1().ServiceAccounts(ns).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}},
+// testNotFalco: other pods never reach the webhook.
+func testNotFalco(t *testing.T, w *world) {
+	before := w.admissions(t)
+	made, err := w.api.CoreV1().Pods(falcos).Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "not-falco", Namespace: falcos},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: cluster.PauseImage}}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bearer(token.Status.Token)
+	if _, looked := made.Annotations[wiring.StatusAnnotation]; looked || w.admissions(t) != before {
+		t.Errorf("a pod that is not Falco reached the webhook: %d pods before, %d after", before, w.admissions(t))
+	}
 }
 
-// falcoPod is a pod as Falco's chart makes it, but that its image holds no
-// Falco: what is looked at ends before Falco starts.
-func falcoPod(name string, change func(*corev1.Pod)) *corev1.Pod {
-	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: falcos},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{
-			Name: "falco", Image: cluster.PauseImage, Args: []string{"/usr/bin/falco"},
-			Env: []corev1.EnvVar{{Name: "FALCO_K8S_NODE_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec.nodeName"}}}},
-		}}},
-	}
-	if change != nil {
-		change(p)
-	}
-	return p
+// admissions returns how many pods the webhooks have looked at.
+func (w *world) admissions(t *testing.T) int {
+	t.Helper()
+	return w.sum(t, "webhook", `metawire_webhook_admissions_total\{[^}]*\}`)
 }
 
-// testWiring: pods of a namespace that knows nothing of Metawire are admitted
-// through the webhook, and their init container gets a ticket over TLS.
-func testWiring(t *testing.T, w *world) {
-	pods := w.api.CoreV1().Pods(falcos)
-	if _, err := w.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: falcos}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, soon, func(ctx context.Context) error { // which makes a namespace usable
-		_, err := w.api.CoreV1().ServiceAccounts(falcos).Get(ctx, "default", metav1.GetOptions{})
-		return err
-	})
-	for name, change := range map[string]func(*corev1.Pod){
-		"own-network":  nil,
-		"host-network": func(p *corev1.Pod) { p.Spec.HostNetwork = true },
-	} {
-		t.Run(name, func(t *testing.T) {
-			if _, err := pods.Create(t.Context(), falcoPod(name, change), metav1.CreateOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			var verdict wiring.Verdict
-			eventually(t, started, func(ctx context.Context) (err error) {
-				verdict, err = w.verdict(ctx, falcos, name)
-				return err
-			})
-			if !verdict.Wired || !verdict.Ticket {
-				t.Errorf("the init container says %+v", verdict)
-			}
-		})
-	}
-	plain := falcoPod("not-falco", func(p *corev1.Pod) { p.Spec.Containers[0].Name = "web" })
-	made, err := pods.Create(t.Context(), plain, metav1.CreateOptions{})
+// sum adds up the series of all ready pods of a component that match.
+func (w *world) sum(t *testing.T, component, series string) (total int) {
+	t.Helper()
+	pods, err := w.pods(t.Context(), namespace, "app.kubernetes.io/component="+component)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, looked := made.Annotations[wiring.StatusAnnotation]; looked {
-		t.Error("a pod that is not Falco reached the webhook")
-	}
-	if err := w.api.CoreV1().Namespaces().Delete(t.Context(), falcos, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, started, func(ctx context.Context) error {
-		_, err := w.api.CoreV1().Namespaces().Get(ctx, falcos, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return nil
+	pattern := regexp.MustCompile(`(?m)^` + series + ` (\S+)$`)
+	for _, p := range pods {
+		if p.DeletionTimestamp != nil {
+			continue
 		}
-		return errors.Join(errors.New("the namespace is still there"), err)
-	})
+		metrics, err := get(t.Context(), p, 8080, "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range pattern.FindAllStringSubmatch(metrics, -1) {
+			n, err := strconv.ParseFloat(m[1], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			total += int(n)
+		}
+	}
+	return total
 }
 
 // verdict returns what the init container of a pod says.
@@ -145,71 +162,7 @@ func (w *world) verdict(ctx context.Context, ns, name string) (wiring.Verdict, e
 			return wiring.ParseVerdict(c.State.Terminated.Message)
 		}
 	}
-	return wiring.Verdict{}, fmt.Errorf("the init container has not ended: %+v, annotations %v", p.Status.InitContainerStatuses, p.Annotations)
+	return wiring.Verdict{}, fmt.Errorf("%w: %+v, annotations %v", errNoVerdict, p.Status.InitContainerStatuses, p.Annotations)
 }
 
-// testAuthorization: who shows nothing, a forged ticket or a token for somebody
-// else is refused, and counted.
-func testAuthorization(t *testing.T, w *world) {
-	ca := w.authority(t)
-	for name, c := range map[string]struct {
-		node  string
-		token credentials.PerRPCCredentials
-		want  []codes.Code
-	}{
-		// The tests' address is one that the node's host network has too; that
-		// it proves another node is refused.
-		"another node by its name": {"node-2", nil, []codes.Code{codes.PermissionDenied, codes.Aborted}},
-		"a forged ticket":          {w.node + "/3f1c0f6e-5f0f-4b0f-8f52-7a8f6d1f6c11/AAAA", nil, []codes.Code{codes.PermissionDenied}},
-		"an account that may not":  {w.node, w.token(t, namespace, "default", wiring.Audience), []codes.Code{codes.PermissionDenied}},
-		"a token for the API":      {w.node, w.token(t, namespace, "metawire-viewer", "https://kubernetes.default.svc.cluster.local"), []codes.Code{codes.Unauthenticated}},
-		"a token that is none":     {w.node, bearer("x.y.z"), []codes.Code{codes.Unauthenticated}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := w.watchOnce(t, ca, c.node, c.token)
-			for _, want := range c.want {
-				if status.Code(err) == want {
-					return
-				}
-			}
-			t.Errorf("got %v, want one of %v", err, c.want)
-		})
-	}
-	counted := 0
-	for _, p := range w.mustCollectors(t) {
-		metrics, err := get(t.Context(), p, 8080, "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		counted += len(regexp.MustCompile(`(?m)^metawire_stream_refusals_total\{.*\} [1-9]`).FindAllString(metrics, -1))
-		if strings.Contains(metrics, "x.y.z") {
-			t.Error("a token is in the metrics")
-		}
-	}
-	if counted == 0 {
-		t.Error("no refusal is counted")
-	}
-}
-
-// watchOnce subscribes and returns how the stream ends; it is no error to
-// receive something.
-func (w *world) watchOnce(t *testing.T, ca *x509.CertPool, node string, token credentials.PerRPCCredentials) error {
-	t.Helper()
-	options := []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(ca, collectorHost))}
-	if token != nil {
-		options = append(options, grpc.WithPerRPCCredentials(token))
-	}
-	conn, err := grpc.NewClient(w.service(t), options...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), soon)
-	defer cancel()
-	s, err := metadata.NewMetadataClient(conn).Watch(ctx, &metadata.Selector{NodeName: node, ResourceKinds: map[string]string{"Pod": "true"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = s.Recv()
-	return err
-}
+var errNoVerdict = errors.New("the init container has not ended")

@@ -26,7 +26,8 @@ func main() {
 	err := run(ctx, os.Args[1:])
 	stop()
 	if err != nil {
-		log.Fatal("Error: ", err) // as Falco: exit code 1
+		log.Print("Error: ", err)
+		os.Exit(1) // as Falco
 	}
 }
 
@@ -40,7 +41,7 @@ func run(ctx context.Context, args []string) error {
 	if c.plugin == nil {
 		log.Print("k8smeta is not configured: no metadata")
 	} else {
-		if s.client, err = load(c.plugin, os.Getenv); err != nil {
+		if s.client, err = load(c.plugin, os.Getenv); err != nil { //nolint:contextcheck // it ends by Stop
 			return err
 		}
 		defer s.client.Stop()

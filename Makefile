@@ -54,10 +54,10 @@ verify: ## fails if the generated files are not those that generate makes
 
 ##### Test
 
-PARTS := lint unit chart integration e2e
+PARTS := lint unit fuzz chart integration e2e
 
 .PHONY: test
-test: ## all tests, with the time that each part took: lint unit chart integration e2e
+test: ## all tests, with the time that each part took: lint unit fuzz chart integration e2e
 	@mkdir -p bin; go build -o bin/cluster ./tests/cluster/cmd/cluster; \
 	nice -n 19 bin/cluster binaries control-plane certmanager node >bin/binaries.log 2>&1 & builder=$$!; \
 	trap 'kill $$builder 2>/dev/null || true' EXIT; \
@@ -76,6 +76,14 @@ lint: tool-golangci-lint ## golangci-lint, with the directions of imports
 .PHONY: unit
 unit: gcc ## unit and property tests, with the race detector
 	CGO_ENABLED=1 $(TEST) -race $$(go list ./... | grep -vE '/tests/(chart|cluster|integration|e2e)')
+
+FUZZTIME ?= 20s
+
+.PHONY: fuzz
+fuzz: ## every fuzzer, for FUZZTIME (20s) each
+	@grep -rE --include='*_test.go' -o '^func Fuzz\w+' . | while IFS=: read -r file fuzzer; do \
+		go test -run '^$$' -fuzz "^$${fuzzer#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" || exit 1; \
+	done
 
 .PHONY: chart
 chart: binaries-control-plane ## the chart: generated values, permissions, schemas, a real API server's dry run

@@ -135,7 +135,7 @@ func (w *Webhook) Run(ctx context.Context) error {
 	defer stop()
 	g, failed := errgroup.WithContext(serving)
 	mutate := http.NewServeMux()
-	mutate.Handle("POST /mutate", &admission.Webhook{Handler: w})
+	mutate.Handle("POST /mutate", limit(&admission.Webhook{Handler: w}))
 	health := http.NewServeMux()
 	health.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(rw, "ok") })
 	health.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {

@@ -59,7 +59,11 @@ func (k *Kind) trim(obj runtime.Object) trimmed {
 		return k.decode.trimmed(obj)
 	}
 	m, _ := obj.(*metav1.PartialObjectMetadata)
-	return trimmed{Object: trimMeta(k.Kind, &m.ObjectMeta, nil)}
+	t := trimmed{Object: trimMeta(k.Kind, &m.ObjectMeta, nil)}
+	if k.Kind == relation.Namespace {
+		t.labels = m.Labels
+	}
+	return t
 }
 
 // trimMeta holds for every kind that is sent to subscribers.

@@ -7,8 +7,8 @@ import (
 	"github.com/metawire/metawire/collector/roster"
 )
 
-// Roster takes pods and nodes in, beside the sink and before it. Calls for one
-// kind come from one goroutine, in the order of the API.
+// Roster takes pods, nodes and namespaces in, beside the sink and before it.
+// Calls for one kind come from one goroutine, in the order of the API.
 type Roster interface {
 	ApplyPod(p roster.Pod)
 	DeletePod(uid string)
@@ -18,6 +18,10 @@ type Roster interface {
 	DeleteNode(uid string)
 	// ReplaceNodes makes the nodes the only ones.
 	ReplaceNodes(nodes []roster.Node)
+	ApplyNamespace(n roster.Namespace)
+	DeleteNamespace(uid string)
+	// ReplaceNamespaces makes the namespaces the only ones.
+	ReplaceNamespaces(all []roster.Namespace)
 }
 
 // node is the kind that goes to the roster alone.
@@ -26,8 +30,14 @@ const node relation.Kind = "Node"
 // trimmed is an object without what nobody needs.
 type trimmed struct {
 	relation.Object
-	place place        // of a pod
-	node  *roster.Node // of a node
+	place  place             // of a pod
+	node   *roster.Node      // of a node
+	labels map[string]string // of a namespace
+}
+
+// namespace returns the roster's namespace.
+func (t *trimmed) namespace() roster.Namespace {
+	return roster.Namespace{Name: t.Name, UID: t.UID, Labels: t.labels}
 }
 
 // apply takes an object in.
@@ -36,6 +46,8 @@ func (w *watched) apply(t *trimmed) {
 	case w.roster == nil:
 	case w.Kind.Kind == relation.Pod:
 		w.roster.ApplyPod(t.place.pod(&t.Object))
+	case w.Kind.Kind == relation.Namespace:
+		w.roster.ApplyNamespace(t.namespace())
 	case w.Kind.Kind == node:
 		w.roster.ApplyNode(*t.node)
 		return
@@ -49,6 +61,8 @@ func (w *watched) remove(uid string) {
 	case w.roster == nil:
 	case w.Kind.Kind == relation.Pod:
 		w.roster.DeletePod(uid)
+	case w.Kind.Kind == relation.Namespace:
+		w.roster.DeleteNamespace(uid)
 	case w.Kind.Kind == node:
 		w.roster.DeleteNode(uid)
 		return
@@ -67,6 +81,7 @@ func (w *watched) replace(list []any) error {
 	if w.roster != nil && w.Kind.Kind == relation.Pod {
 		places = make([]place, len(list))
 	}
+	var namespaces []roster.Namespace
 	for i, obj := range list {
 		t, err := w.object(obj)
 		if err != nil {
@@ -76,6 +91,12 @@ func (w *watched) replace(list []any) error {
 		if places != nil {
 			places[i] = t.place
 		}
+		if w.Kind.Kind == relation.Namespace {
+			namespaces = append(namespaces, t.namespace())
+		}
+	}
+	if w.roster != nil && w.Kind.Kind == relation.Namespace {
+		w.roster.ReplaceNamespaces(namespaces)
 	}
 	if places != nil {
 		w.roster.ReplacePods(func(yield func(roster.Pod) bool) {

@@ -9,20 +9,33 @@ import (
 	"github.com/metawire/metawire/collector/roster"
 )
 
+// partialEvent is one event of a watch of metadata.
+func partialEvent(kind, meta string) string {
+	return `{"type":"` + kind + `","object":{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":` + meta + `}}`
+}
+
 const nodeJSON = `{"kind":"Node","apiVersion":"v1","metadata":{"name":"node-1","uid":"node-1-uid"},
 	"spec":{"podCIDR":"10.1.0.0/16"},"status":{"addresses":[{"type":"InternalIP","address":"192.0.2.1"}]}}`
 
-// TestRoster: pods go to the sink and to the roster, nodes to the roster alone,
-// when listed and when watched.
+// TestRoster: pods and namespaces go to the sink and to the roster, nodes to the
+// roster alone, when listed and when watched.
 func TestRoster(t *testing.T) {
 	a := &apiServer{
 		lists: map[string][]string{
-			"pods":  {podJSON("p1", "3"), podJSON("p2", "4")},
+			"pods": {podJSON("p1", "3"), podJSON("p2", "4")},
+			"namespaces": {
+				`{"metadata":{"name":"falco","uid":"ns-1","labels":{"metawire.dev/inject":"false"}}}`,
+				`{"metadata":{"name":"gone","uid":"ns-2"}}`,
+			},
 			"nodes": {nodeJSON, `{"kind":"Node","apiVersion":"v1","metadata":{"name":"node-2","uid":"node-2-uid"}}`},
 		},
 		watches: map[string][][]string{
 			"pods": {{
 				event(t, "DELETED", podJSON("p1", "5")), event(t, "DELETED", podJSON("p2", "6")), event(t, "ADDED", podJSON("p3", "7")),
+			}},
+			"namespaces": {{
+				partialEvent("DELETED", `{"name":"gone","uid":"ns-2","resourceVersion":"8"}`),
+				partialEvent("MODIFIED", `{"name":"falco","uid":"ns-1","resourceVersion":"9","labels":{"team":"a"}}`),
 			}},
 			"nodes": {{
 				event(t, "DELETED", `{"kind":"Node","apiVersion":"v1","metadata":{"name":"node-2","uid":"node-2-uid","resourceVersion":"8"}}`),
@@ -35,6 +48,13 @@ func TestRoster(t *testing.T) {
 	<-s.Synced()
 	<-r.SyncedPods()
 	<-r.SyncedNodes()
+	<-r.SyncedNamespaces()
+	eventually(t, "the roster follows the namespaces", func() bool {
+		n, _ := r.Namespace("falco")
+		_, gone := r.Namespace("gone")
+		return len(n.Labels) == 1 && n.Labels["team"] == "a" && !gone
+	})
+	eventually(t, "the sink has them too", func() bool { _, ok := to.get(relation.Namespace, "ns-1"); return ok })
 	eventually(t, "the roster follows", func() bool {
 		uid, node, _, _ := r.Holder(netip.MustParseAddr("10.1.2.3"))
 		_, gone := r.Node("node-2")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -35,15 +36,7 @@ const (
 	statusPodIPs protowire.Number = 12
 	podIPAddress protowire.Number = 1
 
-	initName          protowire.Number = 1 // of a ContainerStatus
-	initState         protowire.Number = 2
-	stateWaiting      protowire.Number = 1
-	stateRunning      protowire.Number = 2
-	stateTerminated   protowire.Number = 3
-	waitingReason     protowire.Number = 1
-	runningStarted    protowire.Number = 1
-	terminatedMessage protowire.Number = 4
-	terminatedEnded   protowire.Number = 6
+	initName protowire.Number = 1 // of a ContainerStatus
 )
 
 // maxMessage is as much of a termination message as the kubelet passes on.
@@ -55,7 +48,8 @@ type slimPod struct {
 	node, ip                              string
 	more                                  []string // its addresses but for ip
 	hostNetwork, running, finished, falco bool
-	init                                  *wiring.Init // our init container, nil if the status does not name it
+	wired                                 bool         // the status names our init container
+	init                                  *wiring.Init // how far that is, nil if it is not named
 }
 
 // Reset implements message.
@@ -63,15 +57,29 @@ func (p *slimPod) Reset() { *p = slimPod{} }
 
 // Unmarshal implements message.
 func (p *slimPod) Unmarshal(b []byte) error {
-	return p.decode(b, func(n protowire.Number, v []byte) error {
+	var status []byte
+	err := p.decode(b, func(n protowire.Number, v []byte) error {
 		switch n {
 		case podSpec:
 			return fields(v, p.spec)
 		case podStatus:
+			status = v
 			return fields(v, p.status)
 		}
 		return nil
 	})
+	if err != nil || !p.wired {
+		return err
+	}
+	// Wired pods are few: of those the whole status is decoded.
+	var whole corev1.PodStatus
+	if err := whole.Unmarshal(status); err != nil {
+		return err
+	}
+	init := wiring.InitOf(p.CreationTimestamp.Time, &whole)
+	init.Message = strings.Clone(init.Message[:min(len(init.Message), maxMessage)])
+	p.init = &init
+	return nil
 }
 
 // spec reads one field of the spec.
@@ -104,7 +112,9 @@ func (p *slimPod) status(n protowire.Number, v []byte) error {
 		}
 		return err
 	case statusInit:
-		return p.initStatus(v)
+		name, err := raw(v, initName)
+		p.wired = p.wired || string(name) == wiring.InitContainer
+		return err
 	}
 	return nil
 }
@@ -130,57 +140,6 @@ func isFalco(b []byte) (bool, error) {
 		return false, nil
 	}
 	return falco.Is(string(name), string(image)), nil
-}
-
-// initStatus reads the status of an init container, if it is ours.
-func (p *slimPod) initStatus(b []byte) error {
-	var state []byte
-	for len(b) > 0 {
-		n, v, rest, err := next(b)
-		if err != nil {
-			return err
-		}
-		switch n {
-		case initName:
-			if string(v) != wiring.InitContainer {
-				return nil
-			}
-			p.init = &wiring.Init{State: wiring.InitWaiting}
-		case initState:
-			state = v
-		}
-		b = rest
-	}
-	if p.init == nil {
-		return nil
-	}
-	return fields(state, func(n protowire.Number, v []byte) (err error) {
-		switch n {
-		case stateWaiting:
-			err = one(v, waitingReason, &p.init.Reason)
-		case stateRunning:
-			var started []byte
-			p.init.State = wiring.InitRunning
-			if started, err = raw(v, runningStarted); err == nil {
-				p.init.Since, err = seconds(started)
-			}
-		case stateTerminated:
-			p.init.State = wiring.InitDone
-			err = fields(v, p.terminated)
-		}
-		return err
-	})
-}
-
-// terminated reads one field of how our init container ended.
-func (p *slimPod) terminated(n protowire.Number, v []byte) (err error) {
-	switch n {
-	case terminatedMessage:
-		p.init.Message = string(v[:min(len(v), maxMessage)])
-	case terminatedEnded:
-		p.init.Since, err = seconds(v)
-	}
-	return err
 }
 
 // flag reads a flag.

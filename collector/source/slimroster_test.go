@@ -44,31 +44,49 @@ func drawPod(t *rapid.T) *corev1.Pod {
 	if len(p.Status.PodIPs) > 0 {
 		p.Status.PodIP = p.Status.PodIPs[0].IP
 	}
-	at := metav1.Unix(1_700_000_000, 0)
-	for _, name := range []string{"other", wiring.InitContainer} {
+	moment := func(what string) metav1.Time {
+		return metav1.Unix(rapid.Int64Range(1_700_000_000, 1_700_000_009).Draw(t, what), 0)
+	}
+	for _, kind := range []corev1.PodConditionType{corev1.PodInitialized, corev1.PodScheduled} {
+		if rapid.Bool().Draw(t, string(kind)) {
+			p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{
+				Type: kind, Status: rapid.SampledFrom([]corev1.ConditionStatus{corev1.ConditionTrue, corev1.ConditionFalse}).Draw(t, "condition"),
+				LastTransitionTime: moment("transition"), LastProbeTime: moment("probe"),
+			})
+		}
+	}
+	for _, name := range rapid.SliceOfN(rapid.SampledFrom([]string{"other", wiring.InitContainer, "third"}), 0, 4).Draw(t, "init containers") {
 		s := corev1.ContainerStatus{Name: name, LastTerminationState: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}
 		switch rapid.IntRange(0, 4).Draw(t, "state of "+name) {
 		case 0:
 			continue
 		case 1:
-			s.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no"}
+			s.State.Waiting = &corev1.ContainerStateWaiting{Reason: rapid.SampledFrom([]string{"ImagePullBackOff", "PodInitializing", ""}).Draw(t, "reason"), Message: "no"}
 		case 2:
-			s.State.Running = &corev1.ContainerStateRunning{StartedAt: at}
+			s.State.Running = &corev1.ContainerStateRunning{StartedAt: moment("started")}
+			s.Started = rapid.SampledFrom([]*bool{nil, new(bool), ptrTo(true)}).Draw(t, "is started")
 		case 3:
-			s.State.Terminated = &corev1.ContainerStateTerminated{Reason: "Completed", Message: text.Draw(t, "message"), StartedAt: metav1.Unix(1, 0), FinishedAt: at}
+			s.State.Terminated = &corev1.ContainerStateTerminated{
+				Reason: "Completed", Message: text.Draw(t, "message"), StartedAt: metav1.Unix(1, 0), FinishedAt: moment("finished"),
+				ExitCode: rapid.SampledFrom([]int32{0, 1}).Draw(t, "exit code"),
+			}
 		}
 		p.Status.InitContainerStatuses = append(p.Status.InitContainerStatuses, s)
 	}
 	return p
 }
 
+func ptrTo(b bool) *bool { return &b }
+
 // rosterPod reads the same of a whole pod.
 func rosterPod(p *corev1.Pod) roster.Pod {
+	marks := wiring.PodOf(p)
 	want := roster.Pod{
-		UID: string(p.UID), Namespace: p.Namespace, Name: p.Name, Node: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork,
-		Finished: p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed, Running: p.Status.Phase == corev1.PodRunning,
-		OptedIn: p.Annotations[wiring.InjectAnnotation] == "true", OptedOut: p.Annotations[wiring.InjectAnnotation] == "false",
-		Created: p.CreationTimestamp.Time,
+		UID: marks.UID, Namespace: marks.Namespace, Name: marks.Name, Running: marks.Running, OptedOut: marks.OptedOut,
+		Status: marks.Status, Init: marks.Init, Created: marks.Created, Owner: marks.Owner,
+		Node: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork,
+		Finished: p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
+		OptedIn:  p.Annotations[wiring.InjectAnnotation] == "true",
 	}
 	for _, c := range p.Spec.Containers {
 		want.Falco = want.Falco || falco.Is(c.Name, c.Image)
@@ -77,26 +95,6 @@ func rosterPod(p *corev1.Pod) roster.Pod {
 	for _, ip := range p.Status.PodIPs {
 		if a, err := netip.ParseAddr(ip.IP); err == nil && !seen[ip.IP] {
 			want.Addresses, seen[ip.IP] = append(want.Addresses, a), true
-		}
-	}
-	if s, err := wiring.ParseStatus(p.Annotations[wiring.StatusAnnotation]); err == nil {
-		want.Status = &s
-	}
-	if c := metav1.GetControllerOfNoCopy(p); c != nil {
-		want.Owner = wiring.Owner{Kind: c.Kind, Name: c.Name}
-	}
-	for _, s := range p.Status.InitContainerStatuses {
-		if s.Name != wiring.InitContainer {
-			continue
-		}
-		want.Init.State = wiring.InitWaiting
-		switch {
-		case s.State.Waiting != nil:
-			want.Init.Reason = s.State.Waiting.Reason
-		case s.State.Running != nil:
-			want.Init.State, want.Init.Since = wiring.InitRunning, s.State.Running.StartedAt.Time
-		case s.State.Terminated != nil:
-			want.Init = wiring.Init{State: wiring.InitDone, Since: s.State.Terminated.FinishedAt.Time, Message: s.State.Terminated.Message}
 		}
 	}
 	return want

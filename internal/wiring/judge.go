@@ -15,7 +15,8 @@ type State string
 // The states.
 const (
 	StateWired     State = "wired"
-	StateStoodDown State = "stood_down" // left as it was, with a reason
+	StateNoTicket  State = "wired_without_ticket" // its address decides
+	StateStoodDown State = "stood_down"           // left as it was, with a reason
 	StateOptedOut  State = "opted_out"
 	StatePending   State = "pending" // too early to tell
 	StateWaiting   State = "waiting" // kept from starting by our init container
@@ -25,7 +26,7 @@ const (
 
 // States returns all states.
 func States() []State {
-	return []State{StateWired, StateStoodDown, StateOptedOut, StatePending, StateWaiting, StateUnwired, StateOutdated}
+	return []State{StateWired, StateNoTicket, StateStoodDown, StateOptedOut, StatePending, StateWaiting, StateUnwired, StateOutdated}
 }
 
 // Reason names, in one word, why a pod is not as it should be.
@@ -36,10 +37,13 @@ const (
 	ReasonNotWired Reason = "NotWired"
 	ReasonWaiting  Reason = "WaitingForMetawire"
 	ReasonOutdated Reason = "OutdatedAuthority"
+	ReasonNoTicket Reason = "NoTicket"
 )
 
 // Reasons returns all reasons.
-func Reasons() []Reason { return []Reason{ReasonNotWired, ReasonWaiting, ReasonOutdated} }
+func Reasons() []Reason {
+	return []Reason{ReasonNotWired, ReasonWaiting, ReasonOutdated, ReasonNoTicket}
+}
 
 // Finding is what was found of a pod.
 type Finding struct {
@@ -61,17 +65,18 @@ type Judge struct {
 	// Authorities are the fingerprints of those that are published now; without
 	// any no pod is outdated.
 	Authorities []string
+	// NoTickets says that the collector gives none, so that none is missing.
+	NoTickets bool
 }
 
 // Pod judges a Falco pod that is not finished.
 func (j Judge) Pod(p Pod) Finding {
 	f := found{pod: p}
 	switch {
-	case p.OptedOut, p.Namespace == metav1.NamespaceSystem: // the webhook leaves it alone
+	case p.OptedOut:
 		f.State, f.Message = StateOptedOut, "The webhook leaves this pod alone: its annotation "+InjectAnnotation+" is \"false\"."
-		if !p.OptedOut {
-			f.Message = "The webhook leaves namespace " + p.Namespace + " alone."
-		}
+	case p.LeftOut, p.Namespace == metav1.NamespaceSystem:
+		f.State, f.Message = StateOptedOut, "The webhook leaves namespace "+p.Namespace+" alone."
 	case p.Status == nil && p.Running:
 		f.unwired("the webhook did not see this pod when it was created: it was not there then, or did not answer, or leaves this namespace out")
 	case p.Status == nil:
@@ -100,9 +105,9 @@ func (j Judge) wired(f *found) {
 	switch f.pod.Init.State {
 	case InitDone:
 		j.verdict(f)
-	case InitWaiting:
-		j.waits(f, f.pod.Created)
-	case InitRunning:
+	case InitBehind:
+		f.State, f.Message = StatePending, "The pod is wired, and init containers before ours are not done yet."
+	case InitWaiting, InitRunning:
 		j.waits(f, f.pod.Init.Since)
 	default:
 		if f.State, f.Message = StatePending, "The pod is wired and does not run yet."; f.pod.Running {
@@ -124,8 +129,20 @@ func (j Judge) verdict(f *found) {
 	case j.outdated(f.pod.Status.CAs):
 		f.State, f.Reason = StateOutdated, ReasonOutdated
 		f.Message = "Falco trusts none of the certificate authorities that Metawire uses now, and cannot subscribe. To renew them: " + renew(f.pod)
+	case !v.Ticket && !j.NoTickets:
+		j.withoutTicket(f, v)
 	default:
 		f.State, f.Message = StateWired, "The init container says: "+v.Reason+"."
+	}
+}
+
+// withoutTicket judges a pod that got no ticket. Without TLS there is none to get.
+func (j Judge) withoutTicket(f *found, v Verdict) {
+	f.State, f.Message = StateNoTicket, "The init container says: "+strings.TrimSuffix(v.Reason, ".")+"."
+	if len(f.pod.Status.CAs) > 0 {
+		f.Reason = ReasonNoTicket
+		f.Message = fmt.Sprintf("Falco got no ticket when it started, so the collector decides by the pod's address whether it may read its node. "+
+			"To get one: %s. The init container says: %s.", renew(f.pod), strings.TrimSuffix(v.Reason, "."))
 	}
 }
 

@@ -11,8 +11,9 @@ import (
 type Pod struct {
 	UID, Namespace, Name string
 	Running              bool // its phase
-	// OptedOut says that its annotation forbids wiring.
-	OptedOut bool
+	// OptedOut says that its annotation forbids wiring, LeftOut that the webhook
+	// leaves its namespace alone, which PodOf cannot tell.
+	OptedOut, LeftOut bool
 	// Status is what the webhook did with it; nil if it never looked at it.
 	Status  *Status
 	Init    Init
@@ -27,7 +28,8 @@ type InitState uint8
 // The states of our init container.
 const (
 	InitNone    InitState = iota // there is none, or the kubelet has not spoken of it
-	InitWaiting                  // for its image, or for init containers before it
+	InitBehind                   // init containers before it are not done
+	InitWaiting                  // for its image
 	InitRunning
 	InitDone
 )
@@ -35,8 +37,9 @@ const (
 // Init is our init container in a pod.
 type Init struct {
 	State InitState
-	// Since is when it began to run or ended; zero while it waits, which
-	// Kubernetes gives no time for.
+	// Since is when it began to run or ended. Kubernetes gives no time for when
+	// it began to wait: that is the last of the pod's creation, its binding to a
+	// node, and the end of init containers before it.
 	Since time.Time
 	// Reason is why it waits, in the kubelet's words (ImagePullBackOff).
 	Reason string
@@ -59,19 +62,53 @@ func PodOf(p *corev1.Pod) Pod {
 	if c := metav1.GetControllerOfNoCopy(p); c != nil {
 		out.Owner = Owner{Kind: c.Kind, Name: c.Name}
 	}
-	for _, s := range p.Status.InitContainerStatuses {
-		if s.Name != InitContainer {
-			continue
-		}
-		out.Init.State = InitWaiting
-		switch {
-		case s.State.Waiting != nil:
-			out.Init.Reason = s.State.Waiting.Reason
-		case s.State.Running != nil:
-			out.Init.State, out.Init.Since = InitRunning, s.State.Running.StartedAt.Time
-		case s.State.Terminated != nil:
-			out.Init = Init{State: InitDone, Since: s.State.Terminated.FinishedAt.Time, Message: s.State.Terminated.Message}
+	out.Init = InitOf(p.CreationTimestamp.Time, &p.Status)
+	return out
+}
+
+// initializing is the reason for which a container waits while init containers
+// before it are not done, or its own image is on its way.
+const initializing = "PodInitializing"
+
+// InitOf reads from a pod's status how far our init container is.
+func InitOf(created time.Time, p *corev1.PodStatus) Init {
+	behind, free := false, created
+	for _, c := range p.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionTrue {
+			free = later(free, c.LastTransitionTime.Time)
 		}
 	}
-	return out
+	for i := range p.InitContainerStatuses {
+		s := &p.InitContainerStatuses[i]
+		running, ended := s.State.Running, s.State.Terminated
+		switch {
+		case s.Name != InitContainer && ended != nil && ended.ExitCode == 0:
+			free = later(free, ended.FinishedAt.Time)
+		case s.Name != InitContainer && running != nil && s.Started != nil && *s.Started: // one that goes on beside the others
+			free = later(free, running.StartedAt.Time)
+		case s.Name != InitContainer:
+			behind = true
+		case running != nil:
+			return Init{State: InitRunning, Since: running.StartedAt.Time}
+		case ended != nil:
+			return Init{State: InitDone, Since: ended.FinishedAt.Time, Message: ended.Message}
+		default:
+			out := Init{State: InitWaiting, Since: free}
+			if s.State.Waiting != nil {
+				out.Reason = s.State.Waiting.Reason
+			}
+			if behind && (out.Reason == initializing || out.Reason == "") {
+				return Init{State: InitBehind}
+			}
+			return out
+		}
+	}
+	return Init{}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

@@ -114,7 +114,11 @@ func (c *Collector) reportPods(api *rest.Config) error {
 	if err != nil {
 		return err
 	}
-	var o report.Options
+	selector, err := c.cfg.Report.NamespaceSelector.Selector()
+	if err != nil {
+		return fmt.Errorf("report.namespaceSelector: %w", err)
+	}
+	o := report.Options{NoTickets: c.cfg.Stream.Tickets.Secret.Name == "", Namespaces: selector}
 	if c.certs != nil {
 		o.CA = func() []string { return wiring.Fingerprints(c.certs.Bundle()) }
 	}

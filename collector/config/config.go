@@ -7,6 +7,9 @@ import (
 	"os"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
 	"github.com/metawire/metawire/internal/certs"
 	"github.com/metawire/metawire/internal/strict"
 )
@@ -60,6 +63,36 @@ type Report struct {
 	// UnwiredPods has Falco pods that run unwired reported as Events and in
 	// metrics; default false, for clusters without the webhook.
 	UnwiredPods bool `yaml:"unwiredPods"`
+	// NamespaceSelector is the webhook's: the pods of namespaces that do not
+	// match miss nothing. Whatever it says, the webhook leaves kube-system and
+	// namespaces labelled metawire.dev/inject: "false" alone; default: no others.
+	NamespaceSelector Selector `yaml:"namespaceSelector"`
+}
+
+// Selector is a label selector as Kubernetes writes it; an empty one matches
+// everything.
+type Selector struct {
+	MatchLabels      map[string]string `yaml:"matchLabels"`
+	MatchExpressions []Expression      `yaml:"matchExpressions"`
+}
+
+// Expression is one requirement of a Selector.
+type Expression struct {
+	Key      string   `yaml:"key"`
+	Operator string   `yaml:"operator"` // In, NotIn, Exists or DoesNotExist
+	Values   []string `yaml:"values"`
+}
+
+// Selector returns it in the form that matches labels. A configuration that was
+// decoded has none that gives an error.
+func (s *Selector) Selector() (labels.Selector, error) {
+	whole := metav1.LabelSelector{MatchLabels: s.MatchLabels}
+	for _, e := range s.MatchExpressions {
+		whole.MatchExpressions = append(whole.MatchExpressions, metav1.LabelSelectorRequirement{
+			Key: e.Key, Operator: metav1.LabelSelectorOperator(e.Operator), Values: e.Values,
+		})
+	}
+	return metav1.LabelSelectorAsSelector(&whole)
 }
 
 // Listener is a TCP address to listen on, "host:port"; an empty host is every

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/metawire/metawire/internal/certs"
 	"github.com/metawire/metawire/internal/strict"
@@ -92,6 +93,34 @@ report: {unwiredPods: true}
 	}
 }
 
+// TestNamespaceSelector: which namespaces it matches.
+func TestNamespaceSelector(t *testing.T) {
+	for name, c := range map[string]struct {
+		in     string
+		labels labels.Set
+		want   bool
+	}{
+		"none":           {"", nil, true},
+		"empty":          {"{}", nil, true},
+		"label":          {"{matchLabels: {team: a}}", labels.Set{"team": "a", "x": "y"}, true},
+		"another label":  {"{matchLabels: {team: a}}", labels.Set{"team": "b"}, false},
+		"expression":     {"{matchExpressions: [{key: team, operator: NotIn, values: [a, b]}]}", labels.Set{"team": "b"}, false},
+		"without values": {"{matchExpressions: [{key: team, operator: DoesNotExist}]}", nil, true},
+		"both":           {"{matchLabels: {team: a}, matchExpressions: [{key: x, operator: Exists}]}", labels.Set{"team": "a"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := Decode([]byte(valid + "report: {unwiredPods: true, namespaceSelector: " + c.in + "}\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := cfg.Report.NamespaceSelector.Selector()
+			if err != nil || s.Matches(c.labels) != c.want {
+				t.Errorf("%v, %v", s, err)
+			}
+		})
+	}
+}
+
 // TestDecodeRefuses holds for every mistake the words that the error must have:
 // the key, the value, what is allowed.
 func TestDecodeRefuses(t *testing.T) {
@@ -132,6 +161,10 @@ func TestDecodeRefuses(t *testing.T) {
 		"nothing enabled":        {replace("enabled: true", "enabled: false"), []string{"stream.enabled", "nothing to do"}},
 		"inventory, no cluster":  {valid + "inventory: {enabled: true, resources: [pods]}\n", []string{"clusterID", "required"}},
 		"inventory, no types":    {valid + "clusterID: a\ninventory: {enabled: true}\n", []string{"inventory.resources"}},
+		"unknown selector key":   {valid + "report: {namespaceSelector: {matchLabel: {}}}\n", []string{"line 10", `unknown key "matchLabel"`}},
+		"unknown operator":       {valid + "report: {namespaceSelector: {matchExpressions: [{key: a, operator: Like}]}}\n", []string{"report.namespaceSelector", "Like", "NotIn"}},
+		"In without values":      {valid + "report: {namespaceSelector: {matchExpressions: [{key: a, operator: In}]}}\n", []string{"report.namespaceSelector", "values"}},
+		"no label":               {valid + "report: {namespaceSelector: {matchLabels: {a: \"b c\"}}}\n", []string{"report.namespaceSelector", "b c"}},
 		"two mistakes":           {replace(":8081", "x") + "  maxAge: 1s\n", []string{"health.address", "stream.maxAge"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,6 +27,9 @@ func (c *Config) validate() error {
 	if c.Stream.Enabled {
 		c.Stream.validate(&p)
 	}
+	if _, err := c.Report.NamespaceSelector.Selector(); err != nil {
+		p.Add("report.namespaceSelector", err, "matchLabels and matchExpressions {key, operator, values} with an operator In, NotIn, Exists or DoesNotExist")
+	}
 	if c.Inventory.Enabled {
 		p.OneOf("inventory.contract", c.Inventory.Contract, ContractObjects, ContractRuns)
 		if !clusterID.MatchString(c.ClusterID) {

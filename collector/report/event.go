@@ -20,6 +20,9 @@ type finding struct {
 	pod wiring.Pod
 }
 
+// told is the Event of it.
+func (f *finding) told() told { return told{f.pod.UID, f.Reason} }
+
 // maxEventMessage is what the API server takes of an Event's message, in bytes.
 const maxEventMessage = 1024
 

@@ -17,11 +17,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "metawire_falco_pods",
-			Help: "Falco pods that are not finished, by state: wired, stood_down, opted_out, pending, waiting, unwired, outdated. Every replica tells of all of them.",
+			Help: "Falco pods that are not finished, by state: wired, wired_without_ticket, stood_down, opted_out, pending, waiting, unwired, outdated. Every replica tells of all of them.",
 		}, []string{"state"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "metawire_falco_pod_events_total",
-			Help: "Events on Falco pods by reason (NotWired, WaitingForMetawire, OutdatedAuthority) and result (made, failed).",
+			Help: "Events on Falco pods by reason (NotWired, WaitingForMetawire, OutdatedAuthority, NoTicket) and result (made, failed).",
 		}, []string{"reason", "result"}),
 	}
 	r.MustRegister(m.pods, m.events)

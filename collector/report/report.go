@@ -3,14 +3,16 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/metawire/metawire/collector/roster"
@@ -20,8 +22,10 @@ import (
 // Roster is what the report reads; *roster.Roster is one.
 type Roster interface {
 	SyncedPods() <-chan struct{}
+	SyncedNamespaces() <-chan struct{}
 	Changed() <-chan struct{}
 	Subscribers() []roster.Pod
+	Namespace(name string) (roster.Namespace, bool)
 }
 
 // Events takes Events in.
@@ -46,12 +50,23 @@ type Options struct {
 	// CA returns the fingerprints of the authorities that are published now;
 	// nil: no pod is ever outdated.
 	CA func() []string
+	// NoTickets says that the collector gives none.
+	NoTickets bool
+	// Namespaces selects those whose pods the webhook wires, by their labels;
+	// nil: all. Those that Kubernetes or a label of their own keeps from it are
+	// left out anyway.
+	Namespaces labels.Selector
 	// Patience is how long our init container may keep a pod waiting, default
 	// 2m. Settle is the time between a change and looking again, default 2s: so
 	// often at most are all pods looked at. Again is when to look again without
-	// a change, and when an Event that failed is tried again, default 1m.
+	// a change, default 1m.
 	Patience, Settle, Again time.Duration
-	// Rate is of Events a second, default 10, Burst of Events at once, default 50.
+	// Retry is when an Event that failed is tried again, default 1s, twice as
+	// long after each failure, at most 16 times; the same after five failures in
+	// a row for all Events. Timeout bounds one request, default 5s.
+	Retry, Timeout time.Duration
+	// Rate is of Events a second, default 100, Burst of Events at once, default
+	// 200.
 	Rate  rate.Limit
 	Burst int
 	// Now is the clock, default time.Now.
@@ -59,20 +74,15 @@ type Options struct {
 }
 
 func (o *Options) defaults() {
-	if o.Patience == 0 {
-		o.Patience = 2 * time.Minute
-	}
-	if o.Settle == 0 {
-		o.Settle = 2 * time.Second
-	}
-	if o.Again == 0 {
-		o.Again = time.Minute
-	}
-	if o.Rate == 0 {
-		o.Rate = 10
-	}
-	if o.Burst == 0 {
-		o.Burst = 50
+	o.Patience = cmp.Or(o.Patience, 2*time.Minute)
+	o.Settle = cmp.Or(o.Settle, 2*time.Second)
+	o.Again = cmp.Or(o.Again, time.Minute)
+	o.Retry = cmp.Or(o.Retry, time.Second)
+	o.Timeout = cmp.Or(o.Timeout, 5*time.Second)
+	o.Rate = cmp.Or(o.Rate, 100)
+	o.Burst = cmp.Or(o.Burst, 200)
+	if o.Namespaces == nil {
+		o.Namespaces = labels.Everything()
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -82,42 +92,40 @@ func (o *Options) defaults() {
 // Report watches over the Falco pods of a roster.
 type Report struct {
 	roster  Roster
-	events  Events
 	log     *slog.Logger
 	metrics *Metrics
 	options Options
-	limit   *rate.Limiter
-	told    map[told]struct{} // Events that were made, of pods that are still there
-	failed  time.Time         // when a failure was logged last
-	resume  time.Time         // no Events before then: some have failed
-}
-
-// told is an Event that was made.
-type told struct {
-	uid    string
-	reason wiring.Reason
+	teller  *teller // nil: no Events
 }
 
 // New returns a report. Without events (nil) it keeps the metric only.
 func New(r Roster, events Events, log *slog.Logger, m *Metrics, o Options) *Report {
 	o.defaults()
-	return &Report{
-		roster: r, events: events, log: log, metrics: m, options: o,
-		limit: rate.NewLimiter(o.Rate, o.Burst), told: map[told]struct{}{},
+	out := &Report{roster: r, log: log, metrics: m, options: o}
+	if events != nil {
+		out.teller = newTeller(events, log, m, o)
 	}
+	return out
 }
 
 // Start watches until ctx ends, from when all pods are known. It returns nil
 // then.
 func (r *Report) Start(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-r.roster.SyncedPods():
+	for _, synced := range []<-chan struct{}{r.roster.SyncedPods(), r.roster.SyncedNamespaces()} {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-synced:
+		}
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	if r.teller != nil {
+		all.Go(func() { r.teller.run(ctx) })
 	}
 	for {
 		changed := r.roster.Changed()
-		next := r.look(ctx)
+		next := r.look()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -134,39 +142,42 @@ func (r *Report) Start(ctx context.Context) error {
 
 // look looks at every Falco pod, and returns when to do so again if nothing
 // changes.
-func (r *Report) look(ctx context.Context) time.Duration {
-	j := wiring.Judge{Now: r.options.Now(), Patience: r.options.Patience}
+func (r *Report) look() time.Duration {
+	j := wiring.Judge{Now: r.options.Now(), Patience: r.options.Patience, NoTickets: r.options.NoTickets}
 	if r.options.CA != nil {
 		j.Authorities = r.options.CA()
 	}
 	counts, next := map[wiring.State]int{}, r.options.Again
-	var due []finding
-	here := map[string]struct{}{}
+	found := findings{here: map[string]struct{}{}}
 	for _, p := range r.roster.Subscribers() {
 		if !p.Falco || p.Finished {
 			continue
 		}
-		here[p.UID] = struct{}{}
+		found.here[p.UID] = struct{}{}
 		m := marks(&p)
+		m.LeftOut = r.leftOut(p.Namespace)
 		f := finding{j.Pod(m), m}
 		counts[f.State]++
 		if f.Again > 0 {
 			next = min(next, f.Again)
 		}
-		if _, done := r.told[told{p.UID, f.Reason}]; f.Reason != "" && !done {
-			due = append(due, f)
-		}
-	}
-	for t := range r.told {
-		if _, ok := here[t.uid]; !ok {
-			delete(r.told, t)
+		if f.Reason != "" {
+			found.due = append(found.due, f)
 		}
 	}
 	r.metrics.set(counts)
-	if r.events != nil && !time.Now().Before(r.resume) {
-		r.tell(ctx, due)
+	if r.teller != nil {
+		r.teller.put(found)
 	}
 	return next
+}
+
+// leftOut reports whether the webhook leaves the namespace alone. Of one that is
+// not known nothing can be said: it is on its way, or gone.
+func (r *Report) leftOut(name string) bool {
+	n, ok := r.roster.Namespace(name)
+	return !ok || name == metav1.NamespaceSystem || n.Labels[wiring.InjectAnnotation] == "false" ||
+		!r.options.Namespaces.Matches(labels.Set(n.Labels))
 }
 
 // marks are those of a pod of the roster.
@@ -174,47 +185,5 @@ func marks(p *roster.Pod) wiring.Pod {
 	return wiring.Pod{
 		UID: p.UID, Namespace: p.Namespace, Name: p.Name, Running: p.Running, OptedOut: p.OptedOut,
 		Status: p.Status, Init: p.Init, Created: p.Created, Owner: p.Owner,
-	}
-}
-
-// tell makes Events. What fails is tried again later.
-func (r *Report) tell(ctx context.Context, due []finding) {
-	failures := 0
-	for i := range due {
-		f := &due[i]
-		if r.limit.Wait(ctx) != nil {
-			return // we are ending
-		}
-		err := r.events.Create(ctx, f.event(r.options.Now()))
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil:
-			r.metrics.events.WithLabelValues(string(f.Reason), "made").Inc()
-			r.log.Info("a Falco pod is not as it should be", "pod", f.pod.Namespace+"/"+f.pod.Name, "reason", f.Reason, "message", f.Message)
-		case apierrors.IsAlreadyExists(err): // another replica was first
-		default:
-			r.metrics.events.WithLabelValues(string(f.Reason), "failed").Inc()
-			r.complain(f, err)
-			r.resume = time.Now().Add(r.options.Again)
-			if failures++; failures == maxFailures {
-				return
-			}
-			continue
-		}
-		r.told[told{f.pod.UID, f.Reason}] = struct{}{}
-	}
-}
-
-// maxFailures bounds what is asked in vain of an API server that refuses or does
-// not answer. One may be of a namespace that is being deleted.
-const maxFailures = 5
-
-// complain logs a failure, at most once a minute.
-func (r *Report) complain(f *finding, err error) {
-	if now := r.options.Now(); now.Sub(r.failed) >= time.Minute {
-		r.failed = now
-		r.log.Warn("cannot make an Event on a Falco pod; trying again: the ClusterRole of the chart lets the collector create events",
-			"pod", f.pod.Namespace+"/"+f.pod.Name, "reason", f.Reason, "message", f.Message, "error", err)
 	}
 }

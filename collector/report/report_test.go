@@ -3,6 +3,7 @@ package report_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -16,7 +17,10 @@ import (
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metawire/metawire/collector/report"
 	"github.com/metawire/metawire/collector/roster"
@@ -67,7 +71,7 @@ var now = time.Unix(1_000_000, 0)
 
 func options() report.Options {
 	return report.Options{
-		CA: func() []string { return []string{"today"} }, Settle: time.Millisecond, Again: 10 * time.Millisecond,
+		CA: func() []string { return []string{"today"} }, Settle: time.Millisecond, Again: 10 * time.Millisecond, Retry: time.Millisecond,
 		Now: func() time.Time { return now },
 	}
 }
@@ -75,6 +79,10 @@ func options() report.Options {
 // start runs a report on a roster until the end of the test.
 func start(t *testing.T, r *roster.Roster, e report.Events, o report.Options) *prometheus.Registry {
 	t.Helper()
+	r.ReplaceNamespaces([]roster.Namespace{
+		{Name: "falco", UID: "1", Labels: map[string]string{"team": "a"}}, {Name: "kube-system", UID: "2"},
+		{Name: "out", UID: "3", Labels: map[string]string{"team": "a", wiring.InjectAnnotation: "false"}}, {Name: "other", UID: "4"},
+	})
 	registry := prometheus.NewRegistry()
 	one := report.New(r, e, slog.New(slog.DiscardHandler), report.NewMetrics(registry), o)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -164,15 +172,22 @@ func TestStates(t *testing.T) {
 		"not running yet":               {func(p *roster.Pod) { p.Running = false }, "pending", "", nil},
 		"opted out":                     {func(p *roster.Pod) { p.OptedOut = true }, "opted_out", "", nil},
 		"kube-system":                   {func(p *roster.Pod) { p.Namespace = "kube-system" }, "opted_out", "", nil},
+		"a namespace that opted out":    {func(p *roster.Pod) { p.Namespace = "out" }, "opted_out", "", nil},
+		"a namespace not selected":      {func(p *roster.Pod) { p.Namespace = "other" }, "opted_out", "", nil},
+		"a namespace not known":         {func(p *roster.Pod) { p.Namespace = "new" }, "opted_out", "", nil},
 		"finished":                      {func(p *roster.Pod) { p.Running, p.Finished = false, true }, "", "", nil},
 		"not Falco":                     {func(p *roster.Pod) { p.Falco, p.OptedIn = false, true }, "", "", nil},
 		"container failed":              {wired(wiring.Verdict{Reason: "the registry does not answer."}), "unwired", "NotWired", []string{": the registry does not answer. To", restart}},
 		"container said nothing": {func(p *roster.Pod) { wired(ok)(p); p.Init.Message = "killed" }, "unwired", "NotWired",
 			[]string{"without saying"}},
-		"without the container":  {func(p *roster.Pod) { wired(ok)(p); p.Init = wiring.Init{} }, "unwired", "NotWired", []string{"without the init container"}},
+		"without the container": {func(p *roster.Pod) { wired(ok)(p); p.Init = wiring.Init{} }, "unwired", "NotWired", []string{"without the init container"}},
+		"without a ticket": {wired(wiring.Verdict{Wired: true, Reason: "the collector did not answer"}), "wired_without_ticket", "NoTicket",
+			[]string{"decides by the pod's address", restart, "did not answer"}},
+		"without ticket and TLS": {func(p *roster.Pod) { wired(wiring.Verdict{Wired: true})(p); p.Status.CAs = nil }, "wired_without_ticket", "", nil},
+		"behind others":          {waiting(wiring.InitBehind, time.Hour, time.Hour), "pending", "", nil},
 		"before the container":   {func(p *roster.Pod) { wired(ok)(p); p.Init, p.Running = wiring.Init{}, false }, "pending", "", nil},
-		"waits":                  {waiting(wiring.InitWaiting, time.Minute, 0), "pending", "", nil},
-		"waits too long":         {waiting(wiring.InitWaiting, 2*time.Minute, 0), "waiting", "WaitingForMetawire", []string{"2m0s", "(ImagePullBackOff)", "webhook.imagePullSecrets", restart}},
+		"waits":                  {waiting(wiring.InitWaiting, time.Hour, time.Minute), "pending", "", nil},
+		"waits too long":         {waiting(wiring.InitWaiting, time.Hour, 2*time.Minute), "waiting", "WaitingForMetawire", []string{"2m0s", "(ImagePullBackOff)", "webhook.imagePullSecrets", restart}},
 		"container runs":         {waiting(wiring.InitRunning, time.Hour, time.Minute), "pending", "", nil},
 		"container runs forever": {waiting(wiring.InitRunning, time.Hour, 3*time.Minute), "waiting", "WaitingForMetawire", nil},
 		"authority of yesterday": {func(p *roster.Pod) { wired(ok)(p); p.Status.CAs = []string{"yesterday"} }, "outdated", "OutdatedAuthority", []string{restart}},
@@ -188,10 +203,12 @@ func TestStates(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, e := roster.New(), &events{}
 			// The second pod tells that the first was looked at.
-			seen := falcoPod(wired(wiring.Verdict{Wired: true}))
+			seen := falcoPod(wired(ok))
 			seen.UID = "seen"
 			r.ReplacePods(slices.Values([]roster.Pod{falcoPod(c.change), seen}))
-			registry := start(t, r, e, options())
+			o := options()
+			o.Namespaces = labels.SelectorFromSet(labels.Set{"team": "a"})
+			registry := start(t, r, e, o)
 			want := map[string]int{"wired": 1}
 			if c.state != "" {
 				want[c.state]++
@@ -268,11 +285,137 @@ func TestTriesAgain(t *testing.T) {
 	eventually(t, "all are made", func() bool { return len(e.all()) == 10 })
 }
 
+// slow is an API server that answers nothing until it is released.
+type slow struct {
+	events
+
+	release chan struct{}
+	begun   chan struct{}
+}
+
+func (s *slow) Create(ctx context.Context, e *corev1.Event) error {
+	s.begun <- struct{}{}
+	select {
+	case <-s.release:
+		return s.events.Create(ctx, e)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestMetricIsTrueMeanwhile: an API server that does not answer freezes no
+// metric, and a request to it ends.
+func TestMetricIsTrueMeanwhile(t *testing.T) {
+	r, e, o := roster.New(), &slow{release: make(chan struct{}), begun: make(chan struct{}, 1000)}, options()
+	o.Timeout = 100 * time.Millisecond
+	r.ReplacePods(slices.Values(tenPods()))
+	registry := start(t, r, e, o)
+	<-e.begun
+	r.DeletePod("a")
+	eventually(t, "the pod is counted no more", func() bool { return pods(t, registry)["unwired"] == 9 })
+	<-e.begun // the first has ended
+	close(e.release)
+	eventually(t, "all are told of", func() bool { return len(e.all()) >= 9 })
+}
+
+// refusing refuses the Events of one pod.
+type refusing struct {
+	events
+
+	uid types.UID
+}
+
+func (e *refusing) Create(ctx context.Context, event *corev1.Event) error {
+	if event.InvolvedObject.UID == e.uid {
+		return errors.New("refused")
+	}
+	return e.events.Create(ctx, event)
+}
+
+// TestOneFailureStopsNoOther: an Event that always fails keeps none from being
+// made.
+func TestOneFailureStopsNoOther(t *testing.T) {
+	r, e, o := roster.New(), &refusing{uid: "c"}, options()
+	o.Retry, o.Again = time.Hour, time.Hour
+	r.ReplacePods(slices.Values(tenPods()))
+	start(t, r, e, o)
+	eventually(t, "the others are made", func() bool { return len(e.all()) == 9 })
+}
+
+// TestTellsOfManyAtOnce: 200 pods are told of without a pause.
+func TestTellsOfManyAtOnce(t *testing.T) {
+	r, e, o := roster.New(), &events{}, options()
+	o.Rate = 0.001 // the burst alone
+	var all []roster.Pod
+	for i := range 200 {
+		all = append(all, falcoPod(func(p *roster.Pod) { p.UID = fmt.Sprint(i) }))
+	}
+	r.ReplacePods(slices.Values(all))
+	start(t, r, e, o)
+	eventually(t, "all are told of", func() bool { return len(e.all()) == 200 })
+}
+
+// TestNoTicketsToGive: where the collector gives none, none is missing.
+func TestNoTicketsToGive(t *testing.T) {
+	r, e, o := roster.New(), &events{}, options()
+	o.NoTickets = true
+	r.ReplacePods(slices.Values([]roster.Pod{falcoPod(wired(wiring.Verdict{Wired: true}))}))
+	registry := start(t, r, e, o)
+	eventually(t, "the pod is counted", func() bool { return cmp.Equal(map[string]int{"wired": 1}, pods(t, registry)) })
+}
+
+// TestWaitsOnlyForOurs: what other init containers take is not ours.
+func TestWaitsOnlyForOurs(t *testing.T) {
+	ago := func(d time.Duration) metav1.Time { return metav1.NewTime(now.Add(-d)) }
+	done := func(code int32, d time.Duration) corev1.ContainerStatus {
+		return corev1.ContainerStatus{Name: "first", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, FinishedAt: ago(d)}}}
+	}
+	runs := func(started bool) corev1.ContainerStatus {
+		return corev1.ContainerStatus{Name: "first", Started: &started, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(time.Hour)}}}
+	}
+	ours := func(reason string) corev1.ContainerStatus {
+		return corev1.ContainerStatus{Name: wiring.InitContainer, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}}
+	}
+	const initializing = "PodInitializing"
+	for name, c := range map[string]struct {
+		init  []corev1.ContainerStatus
+		bound time.Duration // ago
+		want  wiring.State
+	}{
+		"alone, for long":                     {[]corev1.ContainerStatus{ours(initializing)}, time.Hour, wiring.StateWaiting},
+		"bound a moment ago":                  {[]corev1.ContainerStatus{ours(initializing)}, time.Minute, wiring.StatePending},
+		"behind one that runs":                {[]corev1.ContainerStatus{runs(false), ours(initializing)}, time.Hour, wiring.StatePending},
+		"behind one that failed":              {[]corev1.ContainerStatus{done(1, time.Hour), ours(initializing)}, time.Hour, wiring.StatePending},
+		"behind one that waits":               {[]corev1.ContainerStatus{{Name: "first"}, ours(initializing)}, time.Hour, wiring.StatePending},
+		"after one that ended a moment ago":   {[]corev1.ContainerStatus{done(0, time.Minute), ours(initializing)}, time.Hour, wiring.StatePending},
+		"after one that ended long ago":       {[]corev1.ContainerStatus{done(0, time.Hour), ours(initializing)}, time.Hour, wiring.StateWaiting},
+		"after a sidecar that began long ago": {[]corev1.ContainerStatus{runs(true), ours(initializing)}, time.Hour, wiring.StateWaiting},
+		"no image, a moment ago":              {[]corev1.ContainerStatus{done(0, time.Minute), ours("ImagePullBackOff")}, time.Hour, wiring.StatePending},
+		"no image, for long":                  {[]corev1.ContainerStatus{done(0, time.Hour), ours("ImagePullBackOff")}, time.Hour, wiring.StateWaiting},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{
+					Name: "p", Namespace: "falco", CreationTimestamp: ago(2 * time.Hour),
+					Annotations: map[string]string{wiring.StatusAnnotation: wiring.Status{Outcome: wiring.Wired}.String()},
+				},
+				Status: corev1.PodStatus{Phase: corev1.PodPending, InitContainerStatuses: c.init, Conditions: []corev1.PodCondition{
+					{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: ago(c.bound)},
+				}},
+			}
+			got := wiring.Judge{Now: now, Patience: 2 * time.Minute}.Pod(wiring.PodOf(&p))
+			if got.State != c.want {
+				t.Errorf("%s, want %s: %s", got.State, c.want, got.Message)
+			}
+		})
+	}
+}
+
 // TestSparesAnAPIServerThatRefuses: after five refusals nothing is asked until
 // it is time to try again, whatever changes.
 func TestSparesAnAPIServerThatRefuses(t *testing.T) {
 	r, e, o := roster.New(), &events{refuse: 1000}, options()
-	o.Again = time.Hour
+	o.Retry = time.Hour
 	r.ReplacePods(slices.Values(tenPods()))
 	registry := start(t, r, e, o)
 	for i := range 3 {

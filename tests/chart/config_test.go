@@ -6,8 +6,11 @@ import (
 	"slices"
 
 	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"pgregory.net/rapid"
 
 	"github.com/metawire/metawire/collector/config"
@@ -51,6 +54,10 @@ func checkCollectorConfig(t *rapid.T, objs []*unstructured.Unstructured, s setti
 	if s.stream {
 		stream["tickets"] = map[string]any{"secret": map[string]any{"namespace": namespace, "name": "metawire-tickets"}}
 	}
+	report := map[string]any{"unwiredPods": s.wires()}
+	if s.wires() {
+		report["namespaceSelector"] = wantNamespaces(s)
+	}
 	checkFile(t, objs, "metawire-collector", "collector.yaml", config.Decode, map[string]any{
 		"apiVersion": config.APIVersion,
 		"kind":       config.Kind,
@@ -58,7 +65,7 @@ func checkCollectorConfig(t *rapid.T, objs []*unstructured.Unstructured, s setti
 		"health":     map[string]any{"address": fmt.Sprintf(":%d", s.ports[1])},
 		"metrics":    map[string]any{"address": fmt.Sprintf(":%d", s.ports[2])},
 		"stream":     stream,
-		"report":     map[string]any{"unwiredPods": s.wires()},
+		"report":     report,
 		"inventory":  map[string]any{"enabled": s.inventory, "resources": resources},
 	})
 }
@@ -98,6 +105,40 @@ func checkWebhookConfig(t *rapid.T, objs []*unstructured.Unstructured, s setting
 		want["configuration"] = "zz-metawire-webhook"
 	}
 	checkFile(t, objs, "metawire-webhook", "webhook.yaml", decodeMap, want)
+}
+
+// wantNamespaces is the selector of the namespaces where Falco is wired, and
+// reported if it is not.
+func wantNamespaces(s settings) map[string]any {
+	always := []any{
+		map[string]any{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": []any{"kube-system"}},
+		map[string]any{"key": "metawire.dev/inject", "operator": "NotIn", "values": []any{"false"}},
+	}
+	of, _ := s.namespaces["matchExpressions"].([]any)
+	want := map[string]any{"matchExpressions": append(always, of...)}
+	if l := s.namespaces["matchLabels"]; l != nil {
+		want["matchLabels"] = l
+	}
+	return want
+}
+
+// checkNamespaces: the webhook is asked about the namespaces that the collector
+// reports of.
+func checkNamespaces(t *rapid.T, objs []*unstructured.Unstructured, s settings) {
+	if !s.wires() {
+		return
+	}
+	c, err := find[admissionv1.MutatingWebhookConfiguration](objs, "MutatingWebhookConfiguration", "zz-metawire-webhook")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &metav1.LabelSelector{}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(wantNamespaces(s), want, true); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, c.Webhooks[0].NamespaceSelector); d != "" {
+		t.Fatalf("namespaces that the webhook is asked about (-values +configuration):\n%s", d)
+	}
 }
 
 // decodeMap decodes what the webhook's own loader accepts.

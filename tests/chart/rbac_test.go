@@ -118,7 +118,7 @@ func TestGrants(t *testing.T) {
 			for _, webhook := range []bool{true, false} {
 				s := settings{
 					stream: true, tls: tls, authorization: authorization, webhook: webhook,
-					ports: [4]int{45000, 8081, 8080, 45001}, webhookPorts: [3]int{9443, 8081, 8080}, replicas: 2, plugin: plugins[0],
+					ports: [4]int{45000, 8081, 8080, 45001}, webhookPorts: [3]int{9443, 8081, 8080}, replicas: 2, plugin: plugins[0], namespaces: namespaceSelectors[0],
 					add: []string{}, remove: []string{},
 				}
 				_, objs := mustRender(t, ch, s.values())

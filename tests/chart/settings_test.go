@@ -29,7 +29,8 @@ type settings struct {
 	webhook            bool
 	webhookPorts       [3]int // admission, health, metrics
 	plugin             map[string]any
-	pullSecrets        []string // of the webhook
+	namespaces         map[string]any // the user's selector
+	pullSecrets        []string       // of the webhook
 	ownPullSecrets     []string
 }
 
@@ -78,7 +79,8 @@ func (s settings) values() string {
 		},
 		"webhook": map[string]any{
 			"enabled": s.webhook, "port": s.webhookPorts[0], "plugin": s.plugin, "imagePullSecrets": named(s.pullSecrets),
-			"ports": map[string]any{"health": s.webhookPorts[1], "metrics": s.webhookPorts[2]},
+			"namespaceSelector": s.namespaces,
+			"ports":             map[string]any{"health": s.webhookPorts[1], "metrics": s.webhookPorts[2]},
 		},
 	})
 	if err != nil {
@@ -118,6 +120,7 @@ func drawSettings(types []charts.ResourceType) *rapid.Generator[settings] {
 			tls:                rapid.SampledFrom(tlsSources).Draw(t, "tls"),
 			webhook:            rapid.Bool().Draw(t, "webhook"),
 			plugin:             rapid.SampledFrom(plugins).Draw(t, "plugin"),
+			namespaces:         rapid.SampledFrom(namespaceSelectors).Draw(t, "namespaces"),
 			pullSecrets:        rapid.SampledFrom([][]string{nil, {"one"}, {"two", "1"}}).Draw(t, "pullSecrets"),
 			ownPullSecrets:     rapid.SampledFrom([][]string{nil, {"own"}}).Draw(t, "ownPullSecrets"),
 		}
@@ -131,8 +134,17 @@ func drawSettings(types []charts.ResourceType) *rapid.Generator[settings] {
 }
 
 var (
-	authorizations = []string{"enforce", "audit", "disabled"}
-	tlsSources     = []string{"selfManaged", "certManager", "provided"}
+	authorizations     = []string{"enforce", "audit", "disabled"}
+	tlsSources         = []string{"selfManaged", "certManager", "provided"}
+	namespaceSelectors = []map[string]any{
+		{},
+		{"matchLabels": map[string]any{"team": "security", "1": "2"}},
+		{"matchExpressions": []any{map[string]any{"key": "env", "operator": "In", "values": []any{"prod", "true"}}}},
+		{
+			"matchLabels":      map[string]any{"team": "security"},
+			"matchExpressions": []any{map[string]any{"key": "env", "operator": "Exists"}, map[string]any{"key": "a/b", "operator": "NotIn", "values": []any{"c"}}},
+		},
+	}
 	// Each as the webhook's configuration must have it.
 	plugins = []map[string]any{
 		{"source": "registry", "reference": "registry.local:5000/k8smeta"},

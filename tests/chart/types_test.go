@@ -123,6 +123,7 @@ func TestRBACEqualsConfiguredTypes(t *testing.T) {
 		checkRole(t, objs, types, s, inventory)
 		checkCollectorConfig(t, objs, s, inventory)
 		checkWebhookConfig(t, objs, s)
+		checkNamespaces(t, objs, s)
 	})
 }
 

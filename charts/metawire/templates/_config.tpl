@@ -41,6 +41,11 @@ stream:
   {{- end }}
 report:
   unwiredPods: {{ include "metawire.webhook.enabled" . | eq "true" }}
+  {{- if include "metawire.webhook.enabled" . }}
+  # That of the webhook: elsewhere nobody misses anything.
+  namespaceSelector:
+    {{- include "metawire.webhook.namespaceSelector" . | nindent 4 }}
+  {{- end }}
 inventory:
   enabled: {{ .Values.inventory.enabled }}
   resources:

@@ -28,7 +28,7 @@ containers that others added. */}}
 zz-{{ include "metawire.webhook.name" . }}
 {{- end }}
 
-{{- /* The namespaces where Falco is wired. */}}
+{{- /* The namespaces where Falco is wired, and reported if it is not. */}}
 {{- define "metawire.webhook.namespaceSelector" -}}
 {{- $user := .Values.webhook.namespaceSelector | default dict -}}
 {{- with get $user "matchLabels" -}}

@@ -1,5 +1,6 @@
-// Package falco recognizes Falco in a pod: the webhook wires it, the collector
-// reports it when it runs unwired. It does no I/O.
+// Package falco recognizes Falco in a pod and reads its command line: the
+// webhook wires it, the collector reports it when it runs unwired. It does no
+// I/O.
 package falco
 
 import (
@@ -16,6 +17,10 @@ const containerName = "falco"
 // matchConditions do: not falcosidekick, falcoctl or falco-driver-loader.
 var image = regexp.MustCompile(`(^|/)falco(:[^/@]*)?(@[^/]*)?$`)
 
+// version matches what a tag begins with: mirrors leave the last number out
+// (0.38) or add something of their own (0.38.0_p1).
+var version = regexp.MustCompile(`^v?(\d{1,9}\.\d{1,9}(\.\d{1,9})?)([^0-9].*)?$`)
+
 // Is reports whether a container of that name and image is Falco.
 func Is(name, imageRef string) bool { return name == containerName || image.MatchString(imageRef) }
 
@@ -25,13 +30,20 @@ func Is(name, imageRef string) bool { return name == containerName || image.Matc
 func Version(imageRef string) *semver.Version {
 	ref, _, _ := strings.Cut(imageRef, "@")
 	ref = ref[strings.LastIndex(ref, "/")+1:]
-	_, tag, ok := strings.Cut(ref, ":")
-	if !ok {
+	_, tag, _ := strings.Cut(ref, ":")
+	return ParseVersion(tag)
+}
+
+// ParseVersion returns the version that a text begins with, nil if none: two
+// numbers at least.
+func ParseVersion(text string) *semver.Version {
+	m := version.FindStringSubmatch(text)
+	if m == nil {
 		return nil
 	}
-	v, err := semver.StrictNewVersion(strings.TrimPrefix(tag, "v"))
+	v, err := semver.NewVersion(m[1])
 	if err != nil {
 		return nil
 	}
-	return semver.New(v.Major(), v.Minor(), v.Patch(), "", "")
+	return v
 }

@@ -136,8 +136,14 @@ type Task struct {
 	Port int    `json:"port"`
 	TLS  bool   `json:"tls"` // verify it with CAFile; false is plaintext
 	// Command is Falco's whole command line, as its container will run it but
-	// for what the webhook appends.
-	Command []string `json:"command"`
+	// for what the webhook appends, and WorkingDir where it runs, "" for /.
+	Command    []string `json:"command"`
+	WorkingDir string   `json:"workingDir,omitempty"`
+	// Mounts are where Falco's container mounts what this one mounts too, and
+	// Hidden where it mounts what this one does not see. The rest of Falco's
+	// files are its image's.
+	Mounts []string `json:"mounts,omitempty"`
+	Hidden []string `json:"hidden,omitempty"`
 	// FalcoVersion is that of Falco's image, "" if its tag does not tell.
 	FalcoVersion string `json:"falcoVersion,omitempty"`
 	// NodeVariable is the variable of Falco's container that holds the node's name.

@@ -9,12 +9,15 @@ import (
 
 	"github.com/Masterminds/semver/v3"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
 
 	"github.com/metawire/metawire/internal/falco"
 	"github.com/metawire/metawire/internal/wiring"
 )
+
+// VersionAnnotation on a pod says which Falco it runs, where the image's tag
+// does not.
+const VersionAnnotation = "metawire.dev/falco-version"
 
 // falcoNodeVariable is set by Falco's own chart; nodeNameField is what it must
 // come from to be believed.
@@ -33,142 +36,176 @@ const falcoProgram = "/usr/bin/falco"
 // files; an earlier one would lose its own plugins to ours.
 func oldest() *semver.Version { return semver.New(0, 41, 0, "", "") }
 
-// wire patches a pod whose container i is Falco.
+// wire patches a pod whose container i is Falco. What it returns without having
+// wired may be half done.
 func wire(pod *corev1.Pod, i int, s Settings) Decision {
 	c := &pod.Spec.Containers[i]
-	fragment := "config_files[]=" + wiring.FragmentFile
-	ours := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == wiring.InitContainer })
-	if ours && slices.Contains(c.Args, fragment) {
-		return Decision{wiring.Wired, Before, "Falco was wired before"}
-	}
-	v := falco.Version(c.Image)
-	if v != nil && v.LessThan(oldest()) {
-		return notWired(Version, "Falco %s does not join the plugins of several configuration files: %s or later is needed", v, oldest())
-	}
-	if d, ok := addable(c); !ok {
-		return d
-	}
-	if ours || hasVolume(pod, generatedVolume, caVolume, tokenVolume) {
-		return notWired(Taken, "the pod has an init container %q or a volume whose name begins with metawire- of its own", wiring.InitContainer)
-	}
-	if occupied(c, wiring.GeneratedDir) || occupied(c, wiring.CADir) {
-		return notWired(Taken, "container %q mounts something at, above or below %s", c.Name, path.Dir(wiring.GeneratedDir))
-	}
-	if i := slices.IndexFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return mayConfigure(m) && m.SubPathExpr != "" }); i >= 0 {
-		return notWired(Taken, "container %q mounts %s by subPathExpr, whose variables another container does not have", c.Name, c.VolumeMounts[i].MountPath)
-	}
-	variable, ok := nodeName(c)
-	if !ok {
-		return notWired(Taken, "container %q sets %s to something else than %s", c.Name, nodeVariable, nodeNameField)
-	}
-	if !resolve(pod, s) {
-		return unresolved(s)
+	c.Args = withoutFragment(c.Args) // copied from a wired pod
+	if len(c.Command)+len(c.Args) == 0 {
+		c.Args = []string{falcoProgram} // else the image's command is lost
 	}
 	task := wiring.Task{
 		Host: s.Host, Port: s.Port, TLS: len(s.CA) > 0,
-		Command: append(slices.Clone(c.Command), c.Args...), NodeVariable: variable, Plugin: s.Plugin,
+		Command: expanded(c), WorkingDir: c.WorkingDir, Plugin: s.Plugin,
 	}
-	if v != nil {
-		task.FalcoVersion = v.String()
+	var mounts []corev1.VolumeMount
+	mounts, task.Mounts, task.Hidden = copied(c)
+	command := falco.ParseCommand(task.Command)
+	command.ConfigFile = falco.Absolute(c.WorkingDir, command.ConfigFile)
+	for _, refusal := range []func() *Decision{
+		func() *Decision { return tooOld(pod, c, &task) },
+		func() *Decision { return fixed(c, task.Command) },
+		func() *Decision { return set(c, command) },
+		func() *Decision { return taken(pod, c, command) },
+		func() *Decision { return shared(pod, c, command) },
+	} {
+		if d := refusal(); d != nil {
+			return *d
+		}
 	}
-	addVolumes(pod, s)
+	variable, add := nodeName(c)
+	if variable == "" {
+		return notWired(Taken, "container %q sets %s to something else than %s", c.Name, nodeVariable, nodeNameField)
+	}
+	if add {
+		c.Env = append(c.Env, corev1.EnvVar{Name: variable, ValueFrom: fromNode()})
+	}
+	task.NodeVariable = variable
+	if !resolve(pod, s) {
+		return unresolved(s)
+	}
 	for _, name := range s.ImagePullSecrets {
 		ref := corev1.LocalObjectReference{Name: name}
 		if !slices.Contains(pod.Spec.ImagePullSecrets, ref) {
 			pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, ref)
 		}
 	}
-	pod.Spec.InitContainers = append(pod.Spec.InitContainers, initContainer(c, task, s))
-	if len(c.Command)+len(c.Args) == 0 {
-		c.Args = []string{falcoProgram} // else the image's command is lost
-	}
-	c.Args = append(c.Args, "-o", fragment)
+	pod.Spec.Volumes = append(pod.Spec.Volumes, volumes(s)...)
+	pod.Spec.InitContainers = append(pod.Spec.InitContainers, initContainer(c, task, mounts, s))
+	c.Args = append(c.Args, "-o", fragmentOption)
 	c.VolumeMounts = append(c.VolumeMounts, mount(generatedVolume, wiring.GeneratedDir, true))
 	if task.TLS {
 		c.VolumeMounts = append(c.VolumeMounts, mount(caVolume, wiring.CADir, true))
 	}
-	return Decision{wiring.Wired, Done, fmt.Sprintf("container %q reads a fragment that init container %q writes, and subscribes to %s", c.Name, wiring.InitContainer, s.endpoint())}
+	reason := fmt.Sprintf("container %q reads a fragment that init container %q writes, and subscribes to %s", c.Name, wiring.InitContainer, s.endpoint())
+	if task.FalcoVersion == "" {
+		reason += fmt.Sprintf("; image %q does not tell Falco's version, which was taken for a current one: annotation %s says it", c.Image, VersionAnnotation)
+	}
+	return Decision{wiring.Wired, Done, reason}
 }
 
-// addable reports whether options can be added to Falco's command line, and the
-// decision if not.
-func addable(c *corev1.Container) (Decision, bool) {
-	line := append(slices.Clone(c.Command), c.Args...)
+// refuse is notWired for one of several checks.
+func refuse(code Code, format string, args ...any) *Decision {
+	return ptr.To(notWired(code, format, args...))
+}
+
+// tooOld refuses a Falco that cannot join configurations; else the task is told
+// the version, as the image's tag says it or else the annotation.
+func tooOld(pod *corev1.Pod, c *corev1.Container, task *wiring.Task) *Decision {
+	v := falco.Version(c.Image)
+	if said, ok := pod.Annotations[VersionAnnotation]; ok && v == nil {
+		if v = falco.ParseVersion(said); v == nil {
+			return refuse(Version, "annotation %s is %q, which is no version such as 0.43.1", VersionAnnotation, said)
+		}
+	}
+	if v == nil {
+		return nil
+	}
+	if v.LessThan(oldest()) {
+		return refuse(Version, "Falco %s does not join the plugins of several configuration files: %s or later is needed", v, oldest())
+	}
+	task.FalcoVersion = v.String()
+	return nil
+}
+
+// fixed refuses a command line that options cannot be added to.
+func fixed(c *corev1.Container, line []string) *Decision {
 	if len(line) > 0 && !strings.HasPrefix(line[0], "-") && path.Base(line[0]) != path.Base(falcoProgram) {
-		return notWired(Command, "container %q runs %q and not Falco itself, so no option can be added to its command line", c.Name, line[0]), false
+		return refuse(Command, "container %q runs %q and not Falco itself, so no option can be added to its command line", c.Name, line[0])
 	}
-	for i, arg := range line {
-		if arg == "--" {
-			return notWired(Command, "the command line of container %q has \"--\", after which options have no effect", c.Name), false
-		}
-		if strings.Contains(arg, "config_files=") {
-			return stoodDown(Configured, "the command line of container %q sets config_files as a whole, to which Falco refuses to append", c.Name), false
-		}
-		if strings.Contains(arg, "k8smeta") && (strings.HasPrefix(arg, "-") || i > 0 && (line[i-1] == "-o" || line[i-1] == "--option")) {
-			return stoodDown(Configured, "the command line of container %q configures k8smeta", c.Name), false
-		}
+	if slices.Contains(line, "--") {
+		return refuse(Command, "the command line of container %q has \"--\", after which options have no effect", c.Name)
 	}
-	return Decision{}, true
+	return nil
 }
 
-// occupied reports whether something is mounted at the directory, or above or
-// below it: a mount within another's would appear there too, on the host even.
-func occupied(c *corev1.Container, dir string) bool {
-	within := func(p, dir string) bool { return dir == "/" || p == dir || strings.HasPrefix(p, dir+"/") }
-	return slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
-		p := path.Clean(m.MountPath)
-		return within(p, dir) || within(dir, p)
-	})
+// set refuses options with which a fragment would be lost or do harm, and leaves
+// alone a Falco that they give the plugin.
+func set(c *corev1.Container, command falco.Command) *Decision {
+	if strings.Contains(command.ConfigFile, "$(") {
+		return refuse(Command, "the configuration file of container %q, %s, depends on a variable whose value is not known here", c.Name, command.ConfigFile)
+	}
+	for _, o := range command.Options {
+		if strings.Contains(o.Key+o.Value, "$(") {
+			return refuse(Command, "option -o %s of container %q depends on a variable whose value is not known here", o.Key, c.Name)
+		}
+		switch root := o.Root(); {
+		case !strings.HasPrefix(root, falco.KeyConfigFiles) && root != falco.KeyPlugins && root != falco.KeyLoadPlugins:
+		case !o.Appends():
+			return refuse(Command, "option -o %s of container %q sets %s, or an element of it by its place, and not one more", o.Key, c.Name, root)
+		case root == falco.KeyPlugins && strings.Contains(o.Value, "k8smeta"):
+			return ptr.To(stoodDown(Configured, "the command line of container %q configures k8smeta", c.Name))
+		}
+	}
+	return nil
 }
 
-// nodeName returns the container's variable that holds the node's name, added
-// if need be; false if its name is taken.
-func nodeName(c *corev1.Container) (string, bool) {
-	for _, name := range []string{falcoNodeVariable, nodeVariable} {
-		var last *corev1.EnvVar // of several, the last one counts
-		for i := range c.Env {
-			if c.Env[i].Name == name {
-				last = &c.Env[i]
+// taken refuses a pod that has something of its own where ours would be.
+func taken(pod *corev1.Pod, c *corev1.Container, command falco.Command) *Decision {
+	ours := func(c corev1.Container) bool { return c.Name == wiring.InitContainer }
+	switch {
+	case slices.ContainsFunc(pod.Spec.InitContainers, ours), slices.ContainsFunc(pod.Spec.Containers, ours):
+		return refuse(Taken, "the pod has a container %q of its own", wiring.InitContainer)
+	case hasVolume(pod, generatedVolume, caVolume, tokenVolume):
+		return refuse(Taken, "the pod has a volume of its own that is named %s, %s or %s", generatedVolume, caVolume, tokenVolume)
+	case occupied(c, wiring.GeneratedDir) || occupied(c, wiring.CADir):
+		return refuse(Taken, "container %q mounts something at, above or below %s", c.Name, path.Dir(wiring.GeneratedDir))
+	}
+	for _, m := range c.VolumeMounts {
+		if m.SubPathExpr != "" && configures(m, command) {
+			return refuse(Taken, "container %q mounts %s by subPathExpr, whose variables another container does not have", c.Name, m.MountPath)
+		}
+	}
+	return nil
+}
+
+// shared refuses a pod whose sidecar may write Falco's configuration or plugins
+// after ours has looked, as falco-operator's does: the plugin twice would end
+// Falco. The annotation insists.
+func shared(pod *corev1.Pod, c *corev1.Container, command falco.Command) *Decision {
+	if pod.Annotations[wiring.InjectAnnotation] == "true" {
+		return nil
+	}
+	for _, m := range c.VolumeMounts {
+		if !configures(m, command) {
+			continue
+		}
+		for _, sidecar := range pod.Spec.InitContainers {
+			if restarts(sidecar) && slices.ContainsFunc(sidecar.VolumeMounts, func(other corev1.VolumeMount) bool { return other.Name == m.Name && !other.ReadOnly }) {
+				return refuse(Sidecar, "sidecar %q may write to %s of container %q at any time, and so configure the plugin a second time, which ends Falco: annotation %s: \"true\" says that it does not",
+					sidecar.Name, m.MountPath, c.Name, wiring.InjectAnnotation)
 			}
 		}
-		switch {
-		case last == nil && name == nodeVariable:
-			c.Env = append(c.Env, corev1.EnvVar{Name: name, ValueFrom: fromNode()})
-			return name, true
-		case last != nil && last.ValueFrom != nil && last.ValueFrom.FieldRef != nil && last.ValueFrom.FieldRef.FieldPath == nodeNameField:
-			return name, true
-		}
 	}
-	return "", false
+	return nil
 }
 
-func addVolumes(pod *corev1.Pod, s Settings) {
-	pod.Spec.Volumes = append(pod.Spec.Volumes,
-		corev1.Volume{Name: generatedVolume, VolumeSource: corev1.VolumeSource{
-			EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: ptr.To(resource.MustParse("256Mi"))},
-		}},
-		corev1.Volume{Name: tokenVolume, VolumeSource: corev1.VolumeSource{
-			Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{
-				ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
-					Audience: wiring.Audience, ExpirationSeconds: ptr.To[int64](600), Path: path.Base(wiring.TokenFile),
-				},
-			}}},
-		}})
-	addCA(pod, s)
+// restarts reports whether an init container is a sidecar.
+func restarts(c corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
 // initContainer returns the container that writes the fragment.
-func initContainer(c *corev1.Container, task wiring.Task, s Settings) corev1.Container {
+func initContainer(c *corev1.Container, task wiring.Task, mounts []corev1.VolumeMount, s Settings) corev1.Container {
 	data, _ := json.Marshal(task) // strings, numbers and flags: there is no error
 	init := corev1.Container{
 		Name: wiring.InitContainer, Image: s.Image, ImagePullPolicy: s.ImagePullPolicy,
 		Command: []string{programs + "wire"},
-		Env:     []corev1.EnvVar{{Name: wiring.TaskVariable, Value: escape(string(data))}},
-		Resources: corev1.ResourceRequirements{
-			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi")},
-			// Both, for namespaces whose quota asks for limits.
-			Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("128Mi")},
+		Env: []corev1.EnvVar{
+			{Name: wiring.TaskVariable, Value: escape(string(data))},
+			{Name: "GOMEMLIMIT", Value: "64MiB"}, // it needs less; where Falco has no limit, this is its own
 		},
+		Resources: resources(c),
 		SecurityContext: &corev1.SecurityContext{
 			RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To[int64](65532), RunAsGroup: ptr.To[int64](65532),
 			Privileged: ptr.To(false), AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
@@ -182,26 +219,26 @@ func initContainer(c *corev1.Container, task wiring.Task, s Settings) corev1.Con
 	if task.TLS {
 		init.VolumeMounts = append(init.VolumeMounts, mount(caVolume, wiring.CADir, true))
 	}
-	for _, m := range c.VolumeMounts {
-		if mayConfigure(m) {
-			m.ReadOnly, m.MountPropagation, m.RecursiveReadOnly = true, nil, nil
-			init.VolumeMounts = append(init.VolumeMounts, m)
-		}
-	}
+	init.VolumeMounts = append(init.VolumeMounts, mounts...)
 	return init
 }
 
-// escape keeps Kubernetes from expanding $(VARIABLE) in a value.
-func escape(value string) string { return strings.ReplaceAll(value, "$(", "$$(") }
-
-// mayConfigure reports whether a mount of Falco's may hold its configuration:
-// the init container is not shown the host's devices, processes and sockets.
-func mayConfigure(m corev1.VolumeMount) bool {
-	p := path.Clean(m.MountPath) + "/"
-	if strings.HasPrefix(programs, p) || p == "//" {
-		return false // it would hide our own program
+// resources are those of Falco's container: the pod keeps its class (with any
+// others a Guaranteed or BestEffort pod would be Burstable, and an eviction
+// takes it earlier), what a LimitRange or a quota lets pass for Falco passes
+// here, and since the two never run at once the pod asks for no more. Devices
+// are Falco's alone.
+func resources(c *corev1.Container) (r corev1.ResourceRequirements) {
+	only := func(all corev1.ResourceList) (out corev1.ResourceList) {
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+			if q, ok := all[name]; ok {
+				if out == nil {
+					out = corev1.ResourceList{}
+				}
+				out[name] = q
+			}
+		}
+		return out
 	}
-	return !slices.ContainsFunc([]string{"/dev/", "/host/", "/proc/", "/run/", "/sys/", programs, "/var/run/"}, func(dir string) bool {
-		return strings.HasPrefix(p, dir)
-	})
+	return corev1.ResourceRequirements{Requests: only(c.Resources.Requests), Limits: only(c.Resources.Limits)}
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 
 	"github.com/metawire/metawire/internal/falco"
 	"github.com/metawire/metawire/internal/wiring"
@@ -37,22 +39,27 @@ type Code string
 
 // The codes.
 const (
-	Done       Code = "done"       // patched now
-	Before     Code = "before"     // patched at an earlier call: nothing to do
-	OptedOut   Code = "optedOut"   // the annotation forbids it
-	NotFalco   Code = "notFalco"   // no container is Falco, and the annotation does not ask
-	Several    Code = "several"    // more than one container is Falco
-	System     Code = "system"     // a pod for Windows
-	Version    Code = "version"    // a Falco that cannot join configurations
-	Command    Code = "command"    // a command line that options cannot be added to
-	Configured Code = "configured" // the command line configures the plugin
-	Taken      Code = "taken"      // a name or a path that the patch needs is used
-	Unresolved Code = "unresolved" // the pod cannot resolve the Service's name
+	Done        Code = "done"        // patched now
+	Before      Code = "before"      // patched at an earlier call: nothing to do
+	OptedOut    Code = "optedOut"    // the annotation forbids it
+	NotFalco    Code = "notFalco"    // no container is Falco, and the annotation does not ask
+	Several     Code = "several"     // more than one container is Falco
+	System      Code = "system"      // a pod for Windows, or one that a node's file describes
+	Version     Code = "version"     // a Falco that cannot join configurations
+	Command     Code = "command"     // a command line that options cannot be added to
+	Configured  Code = "configured"  // the command line configures the plugin
+	Sidecar     Code = "sidecar"     // a sidecar may write Falco's configuration at any time
+	Taken       Code = "taken"       // a name or a path that the patch needs is used
+	Unresolved  Code = "unresolved"  // the pod cannot resolve the Service's name
+	Annotations Code = "annotations" // the pod's are too large together
 )
 
 // Codes returns all codes.
 func Codes() []Code {
-	return []Code{Done, Before, OptedOut, NotFalco, Several, System, Version, Command, Configured, Taken, Unresolved}
+	return []Code{
+		Done, Before, OptedOut, NotFalco, Several, System, Version, Command,
+		Configured, Sidecar, Taken, Unresolved, Annotations,
+	}
 }
 
 // Decision is what becomes of a pod.
@@ -72,23 +79,40 @@ func notWired(code Code, format string, args ...any) Decision {
 }
 
 // Pod returns the pod that is to be admitted in place of the given one, and
-// why. The result carries the decision in its status annotation. To inject it
-// again changes nothing.
+// why. The result carries the decision in its status annotation, and nothing
+// else of ours unless it is patched. What an earlier call left, on this pod or
+// on the one that it was copied from, is made anew: to inject again changes
+// nothing but what other settings ask for.
 func Pod(pod *corev1.Pod, s Settings) (*corev1.Pod, Decision) {
-	out := pod.DeepCopy()
+	bare := without(pod)
+	out := bare.DeepCopy()
 	d := decide(out, s)
-	if d.Code == Before {
-		return out, d
-	}
-	status := wiring.Status{Version: s.Version, Outcome: d.Outcome, Reason: d.Reason}
 	if d.Outcome.Patched() {
-		status.CAs = wiring.Fingerprints(s.CA)
 		if len(s.CA) > 0 {
 			annotate(out, wiring.CAAnnotation, string(s.CA))
 		}
+		if sign(out, d, s) {
+			if equality.Semantic.DeepEqual(pod, out) {
+				d.Code = Before
+			}
+			return out, d
+		}
+		d = notWired(Annotations, "with the certificates of Metawire's authorities the annotations of the pod would have over %d bytes", apivalidation.TotalAnnotationSizeLimitB)
 	}
-	annotate(out, wiring.StatusAnnotation, status.String())
-	return out, d
+	if !sign(bare, d, s) {
+		delete(bare.Annotations, wiring.StatusAnnotation)
+	}
+	return bare, d
+}
+
+// sign leaves the decision on the pod. It reports whether the API takes so much.
+func sign(pod *corev1.Pod, d Decision, s Settings) bool {
+	status := wiring.Status{Version: s.Version, Outcome: d.Outcome, Reason: d.Reason}
+	if d.Outcome.Patched() {
+		status.CAs = wiring.Fingerprints(s.CA)
+	}
+	annotate(pod, wiring.StatusAnnotation, status.String())
+	return apivalidation.ValidateAnnotationsSize(pod.Annotations) == nil
 }
 
 func annotate(pod *corev1.Pod, key, value string) {
@@ -103,6 +127,9 @@ func decide(pod *corev1.Pod, s Settings) Decision {
 	asked := pod.Annotations[wiring.InjectAnnotation]
 	if asked == "false" {
 		return stoodDown(OptedOut, "annotation %s is \"false\"", wiring.InjectAnnotation)
+	}
+	if _, ok := pod.Annotations[corev1.MirrorPodAnnotationKey]; ok {
+		return notWired(System, "the pod mirrors one that a file of its node describes, and cannot be changed here")
 	}
 	if os := pod.Spec.OS; os != nil && os.Name == corev1.Windows {
 		return notWired(System, "the pod is for Windows")
@@ -137,18 +164,26 @@ func unresolving(pod *corev1.Pod) bool {
 }
 
 // resolve lets the pod find the collector's name. It reports whether it can.
+// An address has one entry, as in the API's schema; ours come first, since of
+// several the resolver may take the first.
 func resolve(pod *corev1.Pod, s Settings) bool {
 	if !unresolving(pod) {
 		return true
 	}
+	rest := slices.Clone(pod.Spec.HostAliases)
+	var ours []corev1.HostAlias
 	for _, address := range s.Addresses {
-		alias := corev1.HostAlias{IP: address, Hostnames: []string{s.Host}}
-		if !slices.ContainsFunc(pod.Spec.HostAliases, func(a corev1.HostAlias) bool {
-			return a.IP == address && slices.Contains(a.Hostnames, s.Host)
-		}) {
-			pod.Spec.HostAliases = append(pod.Spec.HostAliases, alias)
+		alias := corev1.HostAlias{IP: address}
+		if i := slices.IndexFunc(rest, func(a corev1.HostAlias) bool { return a.IP == address }); i >= 0 {
+			alias = rest[i]
+			rest = slices.Delete(rest, i, i+1)
 		}
+		if !slices.Contains(alias.Hostnames, s.Host) {
+			alias.Hostnames = append(slices.Clone(alias.Hostnames), s.Host)
+		}
+		ours = append(ours, alias)
 	}
+	pod.Spec.HostAliases = append(ours, rest...)
 	return len(s.Addresses) > 0
 }
 
@@ -159,37 +194,3 @@ func unresolved(s Settings) Decision {
 
 // endpoint is the stream's host:port; the host is a DNS name.
 func (s Settings) endpoint() string { return s.Host + ":" + strconv.Itoa(s.Port) }
-
-// Names of what is added to a pod.
-const (
-	generatedVolume = "metawire-generated"
-	caVolume        = "metawire-ca"
-	tokenVolume     = "metawire-token" //nolint:gosec // a name
-)
-
-// addCA adds the volume that shows the authorities.
-func addCA(pod *corev1.Pod, s Settings) {
-	if len(s.CA) == 0 {
-		return
-	}
-	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: caVolume, VolumeSource: corev1.VolumeSource{
-		DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: []corev1.DownwardAPIVolumeFile{{
-			Path:     "ca.crt",
-			FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations['" + wiring.CAAnnotation + "']"},
-		}}},
-	}})
-}
-
-func mount(volume, path string, readOnly bool) corev1.VolumeMount {
-	return corev1.VolumeMount{Name: volume, MountPath: path, ReadOnly: readOnly}
-}
-
-// hasVolume reports whether the pod has one of the volumes.
-func hasVolume(pod *corev1.Pod, names ...string) bool {
-	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return slices.Contains(names, v.Name) })
-}
-
-// fromNode is the source of a variable that holds the node's name.
-func fromNode() *corev1.EnvVarSource {
-	return &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: nodeNameField}}
-}

@@ -77,12 +77,13 @@ type Options struct {
 	// DistrustNodeAddresses makes addresses of nodes and of ranges of pod
 	// addresses prove nothing.
 	DistrustNodeAddresses bool
-	// Wait is how long what is not known may take to become known, and how long
-	// something must have stood against a caller before it is refused for good,
-	// default 10s: addresses are used again, and the API tells of that late.
+	// Wait is how long what is not known may take to become known, and what is
+	// known to change before a caller is refused for good, default 10s: addresses
+	// are used again, and the API tells of that late.
 	Wait time.Duration
 	// Settle is how long an address that no pod holds is looked at before it
-	// counts as nobody's, and a bad ticket before it counts as forged, default
+	// counts as nobody's, a bad ticket before it counts as forged, and what has
+	// come to stand against a caller while it waited before that counts, default
 	// 3s: a pod that has just started has its address, and a key that has just
 	// changed is used, before the API server says so.
 	Settle time.Duration
@@ -212,6 +213,8 @@ func (g *Guard) await(ctx context.Context, look rule) (By, error) {
 			return v.by, nil
 		case wait <= 0:
 			return "", v.refusal
+		case left <= 0 && v.against() && now.Sub(since) >= g.options.Settle:
+			return "", v.refusal // it is news, not an old state
 		case left <= 0:
 			return "", v.undecided()
 		}

@@ -44,7 +44,7 @@ func request(ctx context.Context, from, to string, secured bool, headers ...stri
 func TestCaller(t *testing.T) {
 	const pod, ours = "10.1.0.10:1234", "10.9.9.9:45000"
 	for name, c := range map[string]struct {
-		ctx  context.Context
+		ctx  context.Context //nolint:containedctx // what is read
 		want Caller
 	}{
 		"plaintext":              {request(t.Context(), pod, ours, false), Caller{Address: netip.MustParseAddr("10.1.0.10")}},
@@ -174,8 +174,7 @@ func TestIssueWithoutToken(t *testing.T) {
 	}
 }
 
-// TestIssueWaits: for a fresh pod's address, and for the key; a caller that has
-// gone is not refused.
+// TestIssueWaits for the address of a pod that has just started.
 func TestIssueWaits(t *testing.T) {
 	fresh := roster.Pod{UID: "new", Node: "node-1", Falco: true}
 	for name, c := range map[string]struct {
@@ -188,10 +187,10 @@ func TestIssueWaits(t *testing.T) {
 		"for the thief's": {func(w *world) {
 			w.roster.ApplyPod(roster.Pod{UID: "thief", Node: "node-1", Falco: true, Addresses: addresses("10.1.0.99")})
 			w.roster.ApplyPod(roster.Pod{UID: "new", Node: "node-1", Falco: true, Addresses: addresses("10.1.0.98")})
-		}, codes.Aborted},
+		}, codes.PermissionDenied},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, Options{Wait: 2 * time.Second, Settle: 1900 * time.Millisecond})
+			w := newWorld(t, Options{Wait: 2 * time.Second, Settle: time.Second})
 			w.reviewer.tokens["t"] = Identity{Extra: map[string][]string{extraPodName: {"new"}, extraPodUID: {"new"}, extraNode: {"node-1"}}}
 			w.roster.ApplyPod(fresh)
 			s := NewTickets(w.Guard, NewReviews(w.reviewer, nil))

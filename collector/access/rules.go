@@ -72,6 +72,9 @@ func (v verdict) same(o verdict) bool {
 	return v.refusal.Kind == o.refusal.Kind && v.refusal.Code == o.refusal.Code
 }
 
+// against reports whether it is known that the caller may not.
+func (v verdict) against() bool { return v.refusal != nil && v.refusal.Kind == Refused }
+
 // undecided is what a verdict comes to that has not been so for long enough.
 func (v verdict) undecided() *Refusal {
 	if v.refusal == nil {
@@ -129,7 +132,7 @@ func (g *Guard) fromPod(caller netip.Addr, p *roster.Pod) verdict {
 	holder, _, _, held := g.roster.Holder(caller)
 	own := slices.ContainsFunc(p.Addresses, func(a netip.Addr) bool { return a.Unmap().WithZone("") == caller })
 	switch {
-	case held && holder == p.UID, own && !(held && p.HostNetwork):
+	case held && holder == p.UID, own && (!held || !p.HostNetwork):
 		return yes(ByTicket, 0)
 	case held && len(p.Addresses) == 0:
 		return g.unknown(codeAddressUnknown, "the pod's address is not known yet, and %s was another pod's", caller)

@@ -65,7 +65,8 @@ type Report struct {
 	UnwiredPods bool `yaml:"unwiredPods"`
 	// NamespaceSelector is the webhook's: the pods of namespaces that do not
 	// match miss nothing. Whatever it says, the webhook leaves kube-system and
-	// namespaces labelled metawire.dev/inject: "false" alone; default: no others.
+	// namespaces with the label metawire.dev/inject: "false" alone; default: no
+	// others.
 	NamespaceSelector Selector `yaml:"namespaceSelector"`
 }
 

@@ -146,23 +146,21 @@ func TestUnnamedAreLoggedSparingly(t *testing.T) {
 func TestLargeRequestsAreRefused(t *testing.T) {
 	s := serve(t, stream.Options{}, nil)
 	s.hub.Apply(pod("node-1", "p"))
-	token := func(bytes int) context.Context {
-		return metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+strings.Repeat("x", bytes))
-	}
 	for name, c := range map[string]struct {
-		ctx      context.Context
-		selector *metawire.Selector
-		served   bool
+		token, value int // bytes
+		served       bool
 	}{
-		"a token":      {token(16 << 10), &metawire.Selector{NodeName: "node-1", ResourceKinds: map[string]string{"Pod": ""}}, true},
-		"large header": {token(64 << 10), &metawire.Selector{NodeName: "node-1", ResourceKinds: map[string]string{"Pod": ""}}, false},
-		"large selector": {t.Context(), &metawire.Selector{NodeName: "node-1",
-			ResourceKinds: map[string]string{"Pod": strings.Repeat("x", 17<<10)}}, false},
+		"a token":          {16 << 10, 0, true},
+		"a large header":   {64 << 10, 0, false},
+		"a large selector": {0, 17 << 10, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(c.ctx, patience)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			sub, err := metawire.NewMetadataClient(conn(t, s.address)).Watch(ctx, c.selector)
+			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+strings.Repeat("x", c.token))
+			sub, err := metawire.NewMetadataClient(conn(t, s.address)).Watch(ctx, &metawire.Selector{
+				NodeName: "node-1", ResourceKinds: map[string]string{"Pod": strings.Repeat("x", c.value)},
+			})
 			if err == nil {
 				_, err = sub.Recv()
 			}

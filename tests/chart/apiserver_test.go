@@ -14,7 +14,6 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/metawire/metawire/charts"
@@ -159,11 +158,7 @@ func startAPIServer(t *testing.T) *apiServer {
 		t.Fatal(err)
 	}
 	defineCertManager(t, dyn)
-	groups, err := restmapper.GetAPIGroupResources(clients.Discovery())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &apiServer{clients.Discovery(), dyn, restmapper.NewDiscoveryRESTMapper(groups)}
+	return &apiServer{clients.Discovery(), dyn, discoverCertManager(t, clients.Discovery())}
 }
 
 // warnings fails the test for what the API server warns of: deprecated fields

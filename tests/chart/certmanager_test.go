@@ -1,6 +1,8 @@
 package chart_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,12 +10,16 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/restmapper"
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
@@ -42,6 +48,32 @@ func defineCertManager(t *testing.T, client dynamic.Interface) {
 		}
 		waitEstablished(t, crds, crd.GetName())
 	}
+}
+
+// discoverCertManager returns the kinds of the API server. It blocks until
+// cert-manager's are among them, which is later than they are served: for a
+// minute at most.
+func discoverCertManager(t *testing.T, client discovery.DiscoveryInterface) meta.RESTMapper {
+	t.Helper()
+	var mapper meta.RESTMapper
+	var missing error
+	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+		groups, err := restmapper.GetAPIGroupResources(client)
+		if err != nil {
+			return false, err
+		}
+		mapper = restmapper.NewDiscoveryRESTMapper(groups)
+		for _, kind := range []string{"Issuer", "Certificate"} {
+			if _, missing = mapper.RESTMapping(schema.GroupKind{Group: certManagerGroup, Kind: kind}, "v1"); missing != nil {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		t.Fatal(errors.Join(err, missing))
+	}
+	return mapper
 }
 
 // waitEstablished blocks until the definition is served, for a minute at most.

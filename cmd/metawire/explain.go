@@ -417,7 +417,7 @@ func (x *explanation) print(out io.Writer) error {
 	if x.State != "" {
 		line("state", "%s", x.State)
 	}
-	if x.Now.Code != inject.Before {
+	if x.Status == nil || x.Status.Outcome != x.Now.Outcome { // else it was said
 		line("today", "the webhook would say %s: %s", x.Now.Outcome, x.Now.Reason)
 		for _, a := range x.Now.Adds {
 			line("", "+ %s", a)

@@ -103,5 +103,5 @@ func summary(counts map[wiring.State]int) string {
 	if total == 0 {
 		return "there is no Falco pod"
 	}
-	return fmt.Sprintf("%d Falco pods: %s", total, strings.Join(parts, ", "))
+	return fmt.Sprintf("Falco pods: %s", strings.Join(parts, ", "))
 }

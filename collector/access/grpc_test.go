@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -338,4 +340,45 @@ func TestTimes(t *testing.T) {
 	if o := New(roster.New(), nil, nil, nil, nil, Options{}).options; o.Wait != 10*time.Second || o.Settle != 3*time.Second {
 		t.Errorf("%+v", o)
 	}
+}
+
+// latent takes its time, as an API server does.
+type latent struct{ TokenReviewer }
+
+func (l latent) Review(ctx context.Context, token string) (Identity, bool, error) {
+	<-time.After(50 * time.Millisecond)
+	return l.TokenReviewer.Review(ctx, token)
+}
+
+// TestManyFalcosAtOnce: one of two replicas gives 2,500 pods that start together
+// their tickets before their init containers give up, after 20 s.
+func TestManyFalcosAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{Wait: 10 * time.Second, Settle: 3 * time.Second})
+		s := NewTickets(w.Guard, NewReviews(latent{w.reviewer}, nil))
+		address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{172, 20, byte(i >> 8), byte(i)}) }
+		const falcos = 2500
+		for i := range falcos {
+			uid := fmt.Sprint("falco-of-", i)
+			w.roster.ApplyPod(roster.Pod{UID: uid, Node: "node-1", Falco: true, Addresses: []netip.Addr{address(i)}})
+			w.reviewer.tokens[uid] = Identity{Extra: map[string][]string{extraPodName: {uid}, extraPodUID: {uid}, extraNode: {"node-1"}}}
+		}
+		began := time.Now()
+		var all sync.WaitGroup
+		for i := range falcos {
+			ctx := request(t.Context(), netip.AddrPortFrom(address(i), 1).String(), "10.9.9.9:1", true, "authorization", fmt.Sprint("Bearer falco-of-", i))
+			all.Go(func() {
+				for wait := 250 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) { // as they do
+					if _, err := s.Issue(ctx, nil); err == nil {
+						break
+					}
+					<-time.After(wait)
+				}
+				if took := time.Since(began); took > 18*time.Second {
+					t.Errorf("the %dth has its ticket after %s", i, took)
+				}
+			})
+		}
+		all.Wait()
+	})
 }

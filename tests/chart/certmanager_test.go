@@ -2,7 +2,6 @@ package chart_test
 
 import (
 	"context"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,7 +55,6 @@ func defineCertManager(t *testing.T, client dynamic.Interface) {
 func discoverCertManager(t *testing.T, client discovery.DiscoveryInterface) meta.RESTMapper {
 	t.Helper()
 	var mapper meta.RESTMapper
-	var missing error
 	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
 		groups, err := restmapper.GetAPIGroupResources(client)
 		if err != nil {
@@ -64,14 +62,18 @@ func discoverCertManager(t *testing.T, client discovery.DiscoveryInterface) meta
 		}
 		mapper = restmapper.NewDiscoveryRESTMapper(groups)
 		for _, kind := range []string{"Issuer", "Certificate"} {
-			if _, missing = mapper.RESTMapping(schema.GroupKind{Group: certManagerGroup, Kind: kind}, "v1"); missing != nil {
+			_, err := mapper.RESTMapping(schema.GroupKind{Group: certManagerGroup, Kind: kind}, "v1")
+			if meta.IsNoMatchError(err) {
 				return false, nil
+			}
+			if err != nil {
+				return false, err
 			}
 		}
 		return true, nil
 	})
 	if err != nil {
-		t.Fatal(errors.Join(err, missing))
+		t.Fatalf("kinds of %s: %v", certManagerGroup, err)
 	}
 	return mapper
 }

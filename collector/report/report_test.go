@@ -318,28 +318,40 @@ func TestMetricIsTrueMeanwhile(t *testing.T) {
 	eventually(t, "all are told of", func() bool { return len(e.all()) >= 9 })
 }
 
-// refusing refuses the Events of one pod.
+// refusing refuses the Events of some pods.
 type refusing struct {
 	events
 
-	uid types.UID
+	uids []types.UID
 }
 
 func (e *refusing) Create(ctx context.Context, event *corev1.Event) error {
-	if event.InvolvedObject.UID == e.uid {
+	if slices.Contains(e.uids, event.InvolvedObject.UID) {
 		return errors.New("refused")
 	}
 	return e.events.Create(ctx, event)
 }
 
-// TestOneFailureStopsNoOther: an Event that always fails keeps none from being
-// made.
-func TestOneFailureStopsNoOther(t *testing.T) {
-	r, e, o := roster.New(), &refusing{uid: "c"}, options()
-	o.Retry, o.Again = time.Hour, time.Hour
-	r.ReplacePods(slices.Values(tenPods()))
-	start(t, r, e, o)
-	eventually(t, "the others are made", func() bool { return len(e.all()) == 9 })
+// TestFailuresStopNoOthers: Events that always fail keep none from being made,
+// however many they are.
+func TestFailuresStopNoOthers(t *testing.T) {
+	const all = 100
+	for _, failing := range []int{1, all - 2} {
+		t.Run(fmt.Sprint(failing), func(t *testing.T) {
+			r, e, o := roster.New(), &refusing{}, options()
+			o.Again = time.Hour
+			var pods []roster.Pod
+			for i := range all {
+				p := falcoPod(func(p *roster.Pod) { p.UID = fmt.Sprint(i) })
+				if pods = append(pods, p); i < failing {
+					e.uids = append(e.uids, types.UID(p.UID))
+				}
+			}
+			r.ReplacePods(slices.Values(pods))
+			start(t, r, e, o)
+			eventually(t, "the others are made", func() bool { return len(e.all()) == all-failing })
+		})
+	}
 }
 
 // TestTellsOfManyAtOnce: 200 pods are told of without a pause.

@@ -74,6 +74,11 @@ func (w *Webhook) keepBundle(ctx context.Context) error {
 	informer := f.Admissionregistration().V1().MutatingWebhookConfigurations().Informer()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.certs.Ready():
+		}
 		k := &authorities{quiet: w.quiet}
 		again := time.NewTicker(keepAgain)
 		defer again.Stop()
@@ -91,6 +96,9 @@ func (w *Webhook) keepBundle(ctx context.Context) error {
 				continue
 			}
 			c, err = w.setBundle(ctx, c, k)
+			if apierrors.IsConflict(err) {
+				continue // another was faster; its version arrives by the watch
+			}
 			trusted := w.trustedBy(c)
 			w.kept.Store(trusted == nil)
 			switch err = errors.Join(err, trusted); {
@@ -174,10 +182,7 @@ func (w *Webhook) setBundle(ctx context.Context, c *admissionv1.MutatingWebhookC
 	}
 	out, err := w.api.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, c.Name,
 		types.StrategicMergePatchType, patch, metav1.PatchOptions{FieldManager: "metawire-webhook"})
-	switch {
-	case apierrors.IsConflict(err):
-		return c, nil // that version arrives by the watch
-	case err != nil:
+	if err != nil {
 		return c, fmt.Errorf("patch mutatingwebhookconfiguration %s: %w", c.Name, err)
 	}
 	w.log.Info("the caBundle is current", "configuration", c.Name)

@@ -5,6 +5,7 @@ package certs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -47,6 +48,10 @@ type Settings struct {
 	CertFile string `yaml:"certFile"`
 	KeyFile  string `yaml:"keyFile"`
 	CAFile   string `yaml:"caFile"`
+	// Overlap and LeafDuration are those of Options, for tests that run whole
+	// daemons; files do not have them.
+	Overlap      time.Duration `yaml:"-"`
+	LeafDuration time.Duration `yaml:"-"`
 }
 
 // Validate adds to the problems what is wrong with the settings at the key;
@@ -142,6 +147,7 @@ func New(s Settings, api kubernetes.Interface, log *slog.Logger, m *Metrics, o O
 	var err error
 	switch s.Mode {
 	case ModeSelfManaged:
+		o.Overlap, o.LeafDuration = cmp.Or(o.Overlap, s.Overlap), cmp.Or(o.LeafDuration, s.LeafDuration)
 		c.source = newSelfManaged(s, api, log, m, o.withDefaults())
 	case ModeFiles:
 		c.source, err = newFiles(s, log, m)

@@ -348,7 +348,7 @@ func (w *world) run(t *testing.T) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
-// standing are grants of each kind, by name, and one that nothing ends.
+// granted are grants of each kind, by name, and one that nothing ends.
 func (w *world) granted(t *testing.T) (all map[string]<-chan struct{}, stays <-chan struct{}) {
 	t.Helper()
 	decide := func(address, sent string) <-chan struct{} {
@@ -420,6 +420,8 @@ func TestNewKeyRevokes(t *testing.T) {
 	w := newWorld(t, Options{})
 	w.run(t)
 	all, stays := w.granted(t)
+	w.roster.ApplyPod(roster.Pod{UID: "late", Node: "node-1", Addresses: addresses("10.1.0.50")})
+	ends(t, "node's address", all["node's address"]) // it has looked, and waits for changes
 	w.rotate([]byte("another"))
 	ends(t, "ticket", all["ticket"])
 	stands(t, "address", all["address"])

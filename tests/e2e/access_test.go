@@ -87,7 +87,11 @@ const otherNode = "node-2"
 // metadata when it asks for that.
 func testAuthorization(t *testing.T, w *world) {
 	if _, err := w.api.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: otherNode}, Spec: corev1.NodeSpec{PodCIDR: "10.250.2.0/24", PodCIDRs: []string{"10.250.2.0/24"}},
+		ObjectMeta: metav1.ObjectMeta{Name: otherNode},
+		Spec: corev1.NodeSpec{
+			PodCIDR: "10.250.2.0/24", PodCIDRs: []string{"10.250.2.0/24"},
+			Taints: []corev1.Taint{{Key: "no-such-machine", Effect: corev1.TaintEffectNoSchedule}}, // else each DaemonSet wants a pod there
+		},
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}

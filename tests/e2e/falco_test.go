@@ -198,6 +198,21 @@ func (w *world) remove(t *testing.T, d daemon) {
 	})
 }
 
+// removeAll deletes all daemons and waits until their pods are gone.
+func (w *world) removeAll(t *testing.T) {
+	t.Helper()
+	if err := w.api.AppsV1().DaemonSets(falcos).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, started, func(ctx context.Context) error {
+		pods, err := w.pods(ctx, falcos, "app.kubernetes.io/name=falco")
+		if err == nil && len(pods) > 0 {
+			err = fmt.Errorf("%d pods are still there", len(pods))
+		}
+		return err
+	})
+}
+
 // state returns what the stand-in in a pod knows.
 func (d daemon) state(ctx context.Context, pod corev1.Pod) (plugin.State, error) {
 	port := d.port

@@ -52,6 +52,7 @@ func TestRelease(t *testing.T) {
 	part("authorization", func(t *testing.T) { testAuthorization(t, w) })
 	part("command line", func(t *testing.T) { testCommandLine(t, w) })
 	part("outage of the webhook", func(t *testing.T) { testOutage(t, w) })
+	part("Falco leaves", func(t *testing.T) { w.removeAll(t) }) // whoever subscribes from now on, the tests count
 	w.createWorkload(t, 2)
 	f := w.subscribe(t, w.service(t), subscribers)
 	part("a node's metadata", func(t *testing.T) { testMetadata(t, w, f) })

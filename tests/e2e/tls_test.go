@@ -202,6 +202,9 @@ func testUpgrade(t *testing.T, w *world) {
 		}
 		return append(all, w.bundle(t))
 	}
+	own := daemon{name: "upgraded", config: stock}
+	pod := w.start(t, own)
+	w.exactly(t, own, pod)
 	before := kept()
 	if _, err := w.helm.Upgrade(t.Context(), w.values(map[string]any{"collector": map[string]any{"logLevel": "debug"}}), started); err != nil {
 		t.Fatal(err)
@@ -211,11 +214,11 @@ func testUpgrade(t *testing.T, w *world) {
 			t.Errorf("the upgrade has changed what the daemons keep (%d)", i)
 		}
 	}
-	own := daemon{name: "own-network"}
-	s := w.exactly(t, own, w.falcoPod(t, own))
+	s := w.exactly(t, own, pod)
 	for _, e := range s.Ends {
 		if e.Code.String() != "Aborted" {
 			t.Errorf("a stream ended with %s", ended(s))
 		}
 	}
+	w.remove(t, own)
 }

@@ -122,7 +122,7 @@ func (r *run) load(ctx context.Context) error {
 	if err := r.rewire(ctx, ""); err != nil {
 		return err
 	}
-	if err := r.subscribe(); err != nil {
+	if err := r.subscribe(); err != nil { //nolint:contextcheck // a subscriber ends by Stop
 		return err
 	}
 	defer r.unsubscribe()

@@ -324,7 +324,7 @@ func (e *explainPod) running(ctx context.Context, name string) (*explanation, er
 	if out, err := leftOut(ctx, found, namespace); err != nil {
 		return nil, err
 	} else if out != "" {
-		x.Now = decision{wiring.StoodDown, inject.OptedOut, out, nil}
+		x.Now, marks.LeftOut = decision{wiring.StoodDown, inject.OptedOut, out, nil}, true
 	}
 	x.judge(marks, authorities)
 	return x, nil
@@ -338,7 +338,7 @@ func (x *explanation) judge(marks wiring.Pod, authorities []byte) {
 	}
 	f := wiring.Judge{Now: time.Now(), Patience: patience, Authorities: wiring.Fingerprints(authorities)}.Pod(marks)
 	x.State, x.Message = f.State, f.Message
-	x.Wired = f.State == wiring.StateWired
+	x.Wired = f.State == wiring.StateWired || f.State == wiring.StateNoTicket
 }
 
 // settings are those of the cluster's webhook.

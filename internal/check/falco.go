@@ -43,7 +43,7 @@ func falcoPods(ctx context.Context, t *Target) ([]string, string) {
 			return nil
 		}
 		marks := wiring.PodOf(p)
-		marks.OptedOut = marks.OptedOut || !seen[p.Namespace]
+		marks.LeftOut = !seen[p.Namespace]
 		f := judge.Pod(marks)
 		counts[f.State]++
 		if f.Reason != "" {

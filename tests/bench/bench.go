@@ -50,6 +50,11 @@ func runBench(ctx context.Context, s settings, out io.Writer, log progress) (err
 			err = fmt.Errorf("growth: %w", growthErr)
 		}
 	}
+	if err == nil && (b.admissions > 0 || b.changes > 0) {
+		if wiringErr := b.wiring(ctx); wiringErr != nil {
+			err = fmt.Errorf("wiring: %w", wiringErr)
+		}
+	}
 	return errors.Join(err, b.report.write(out))
 }
 

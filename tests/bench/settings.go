@@ -17,6 +17,8 @@ type settings struct {
 	growthSizes                   []int
 	growthPods                    int
 	growthLoad                    time.Duration
+	admissions                    float64
+	leaves, changes               int
 	quick                         bool
 	binary, bin, log              string
 }
@@ -25,7 +27,7 @@ type settings struct {
 func quickValues() map[string]string {
 	return map[string]string{
 		"nodes": "50", "pods-per-node": "10", "idle": "2s", "load": "5s", "stuck": "10s",
-		"growth": "20,50,100", "growth-load": "5s",
+		"growth": "20,50,100", "growth-load": "5s", "leaves": "5", "changes": "1",
 	}
 }
 
@@ -44,6 +46,9 @@ func parse(args []string) (s settings, err error) {
 	growth := flags.String("growth", "250,1000,5000", "three or more numbers of nodes and subscribers for the growth, ascending; empty leaves it out")
 	flags.IntVar(&s.growthPods, "growth-pods-per-node", 6, "pods a node for the growth")
 	flags.DurationVar(&s.growthLoad, "growth-load", 20*time.Second, "how long changes are measured at each size")
+	flags.Float64Var(&s.admissions, "admissions", 500, "pods admitted a second; 0 leaves it out")
+	flags.IntVar(&s.leaves, "leaves", 100, "how often each daemon's certificate is renewed at least")
+	flags.IntVar(&s.changes, "changes", 5, "how often the authority of certificates changes; 0 leaves it and the leaves out")
 	flags.StringVar(&s.binary, "collector", "", "the collector's binary (default: build bin/collector)")
 	flags.StringVar(&s.bin, "kubernetes", "", "directory of the control plane's binaries (default: build them)")
 	flags.StringVar(&s.log, "collector-log", "", "file for the collector's log (default: standard error)")

@@ -14,6 +14,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // Hidden commands: the processes that the collector is compared with.
@@ -44,6 +47,7 @@ func run(ctx context.Context, args []string) error {
 			return runReflector(ctx, os.Stdout, args[1:])
 		}
 	}
+	ctrllog.SetLogger(logr.Discard()) // of the webhook that runs in this process
 	s, err := parse(args)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/metawire/metawire/internal/wiring"
+	"github.com/metawire/metawire/tests/e2e/release"
 )
 
 // testTLSSources installs the release anew with each way in which certificates
@@ -147,6 +149,11 @@ func authority(t *testing.T, parent *x509.Certificate, parentKey *ecdsa.PrivateK
 func (w *world) startCertManager(t *testing.T) {
 	t.Helper()
 	if _, err := w.cluster.CertManager(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Helm keeps what the API server offered before.
+	var err error
+	if w.helm, err = release.New(w.cluster.Kubeconfig(), filepath.Join(w.temp, "cert-manager"), namespace, "metawire"); err != nil {
 		t.Fatal(err)
 	}
 }

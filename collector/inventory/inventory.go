@@ -78,17 +78,21 @@ type Contract interface {
 	Begin(ctx context.Context, run Run) error
 	// Add packs an object into a page, and sends or spools pages that are full.
 	// ErrTooLarge is of an object that is larger than the limit: it is left out.
+	// After any other error the run cannot be sent, and End says so again.
 	Add(ctx context.Context, o Object) error
 	// Delete tells of an object that is gone.
 	Delete(ctx context.Context, gone Identity) error
-	// End sends what is left and closes the run if the contract says so: with
-	// complete false it tells the endpoint that something is missing, or leaves
-	// the run open. It returns when all pages were acknowledged, or with what was
-	// not.
+	// End sends what is left and closes the run if the contract says so. It is
+	// called whenever Begin returned nil. r.Result is what came of the types:
+	// unless it is Complete, the endpoint is told that something is missing, or
+	// the run is left open. End fills r.Sent, adds to r.Notes, and turns Complete
+	// into Partial if pages wait on disk. It returns when all pages were
+	// acknowledged or spooled, or with what was not: then the run is NotSent.
 	End(ctx context.Context, r *Report) error
 }
 
-// Sent is what a Contract did: the report takes it in.
+// Sent is what a Contract did: the report takes it in. But for Retries and
+// Spooled it counts what was acknowledged.
 type Sent struct {
 	Pages   int   `json:"pages"`
 	Objects int   `json:"objects"`

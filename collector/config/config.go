@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"time"
@@ -25,12 +26,6 @@ const (
 	AuthorizationEnforce  = "enforce"  // who may not read a node is refused
 	AuthorizationAudit    = "audit"    // ... is logged, counted and served
 	AuthorizationDisabled = "disabled" // every subscriber may read every node
-)
-
-// Inventory contracts.
-const (
-	ContractObjects = "objects"
-	ContractRuns    = "runs"
 )
 
 // Defaults of what Kubernetes need not see. Addresses have none: ports belong
@@ -140,16 +135,6 @@ type Pacing struct {
 	Rate  float64 `yaml:"rate"`  // events per second after the burst; default 2,000
 }
 
-// Inventory configures what is shipped to an HTTP endpoint.
-type Inventory struct {
-	Enabled  bool   `yaml:"enabled"`
-	Endpoint string `yaml:"endpoint"` // URL
-	Contract string `yaml:"contract"` // objects (default) or runs
-	Schedule string `yaml:"schedule"` // cron syntax
-	// Resources are the types to ship, "resource.group" as kubectl writes it.
-	Resources []string `yaml:"resources"`
-}
-
 // Load reads and decodes the file; see Decode. It returns the bytes too, so
 // that a caller can tell whether the file has changed since.
 func Load(file string) (*Config, []byte, error) {
@@ -168,6 +153,39 @@ func Load(file string) (*Config, []byte, error) {
 // key is an error that names the key and its line; every other error names the
 // key, its value and what is allowed, all of them at once.
 func Decode(data []byte) (*Config, error) {
+	c, err := decode(data)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// DecodeInventory is Decode for a single run of the inventory: what only a
+// daemon needs may be left out, and cluster id and access keys may come from the
+// environment variables METAWIRE_CLUSTER_ID, METAWIRE_ACCESS_KEY and
+// METAWIRE_SECRET_KEY, which win.
+func DecodeInventory(data []byte, getenv func(string) string) (*Config, error) {
+	c, err := decode(data)
+	if err != nil {
+		return nil, err
+	}
+	c.ClusterID = cmp.Or(getenv("METAWIRE_CLUSTER_ID"), c.ClusterID)
+	if access, secret := getenv("METAWIRE_ACCESS_KEY"), getenv("METAWIRE_SECRET_KEY"); access != "" && secret != "" {
+		c.Inventory.Credentials = Credentials{Mode: CredentialsAccessKeys, AccessKey: access, SecretKey: secret}
+	}
+	var p strict.Problems
+	c.validateFile(&p)
+	c.validateInventory(&p)
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func decode(data []byte) (*Config, error) {
 	c := &Config{
 		Stream: Stream{
 			TLS:           certs.Settings{Mode: certs.ModeSelfManaged},
@@ -177,12 +195,9 @@ func Decode(data []byte) (*Config, error) {
 
 			TrustNodeAddresses: true,
 		},
-		Inventory: Inventory{Contract: ContractObjects},
+		Inventory: defaultInventory(),
 	}
 	if err := strict.Decode(data, c); err != nil {
-		return nil, err
-	}
-	if err := c.validate(); err != nil {
 		return nil, err
 	}
 	return c, nil

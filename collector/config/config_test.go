@@ -45,7 +45,7 @@ func TestDecodeAppliesDefaults(t *testing.T) {
 
 			TrustNodeAddresses: true,
 		},
-		Inventory: Inventory{Contract: ContractObjects},
+		Inventory: defaultInventory(),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -159,8 +159,6 @@ func TestDecodeRefuses(t *testing.T) {
 		"age without unit":       {valid + "  maxAge: 6\n", []string{"line 10", `"6"`, "unit", "6h"}},
 		"age too short":          {valid + "  maxAge: 6s\n", []string{"stream.maxAge", "6s", "1m"}},
 		"nothing enabled":        {replace("enabled: true", "enabled: false"), []string{"stream.enabled", "nothing to do"}},
-		"inventory, no cluster":  {valid + "inventory: {enabled: true, resources: [pods]}\n", []string{"clusterID", "required"}},
-		"inventory, no types":    {valid + "clusterID: a\ninventory: {enabled: true}\n", []string{"inventory.resources"}},
 		"unknown selector key":   {valid + "report: {namespaceSelector: {matchLabel: {}}}\n", []string{"line 10", `unknown key "matchLabel"`}},
 		"unknown operator":       {valid + "report: {namespaceSelector: {matchExpressions: [{key: a, operator: Like}]}}\n", []string{"report.namespaceSelector", "Like", "NotIn"}},
 		"In without values":      {valid + "report: {namespaceSelector: {matchExpressions: [{key: a, operator: In}]}}\n", []string{"report.namespaceSelector", "values"}},

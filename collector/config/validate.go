@@ -17,8 +17,7 @@ const minMaxAge = strict.Duration(time.Minute)
 // validate reports everything that is wrong, not only the first.
 func (c *Config) validate() error {
 	var p strict.Problems
-	p.OneOf("apiVersion", c.APIVersion, APIVersion)
-	p.OneOf("kind", c.Kind, Kind)
+	c.validateFile(&p)
 	p.Address("health.address", c.Health.Address)
 	p.Address("metrics.address", c.Metrics.Address)
 	if !c.Stream.Enabled && !c.Inventory.Enabled {
@@ -31,15 +30,21 @@ func (c *Config) validate() error {
 		p.Add("report.namespaceSelector", err, "matchLabels and matchExpressions {key, operator, values} with an operator In, NotIn, Exists or DoesNotExist")
 	}
 	if c.Inventory.Enabled {
-		p.OneOf("inventory.contract", c.Inventory.Contract, ContractObjects, ContractRuns)
-		if !clusterID.MatchString(c.ClusterID) {
-			p.Add("clusterID", c.ClusterID, "lower-case letters, digits, - and _, at least one: it is required when the inventory is enabled")
-		}
-		if len(c.Inventory.Resources) == 0 {
-			p.Add("inventory.resources", "[]", "at least one resource type, such as pods or deployments.apps")
-		}
+		c.validateInventory(&p)
 	}
 	return p.Err()
+}
+
+func (c *Config) validateFile(p *strict.Problems) {
+	p.OneOf("apiVersion", c.APIVersion, APIVersion)
+	p.OneOf("kind", c.Kind, Kind)
+}
+
+func (c *Config) validateInventory(p *strict.Problems) {
+	if !clusterID.MatchString(c.ClusterID) {
+		p.Add("clusterID", c.ClusterID, "lower-case letters, digits, - and _, at least one: it is required when the inventory is enabled")
+	}
+	c.Inventory.validate(p)
 }
 
 func (s *Stream) validate(p *strict.Problems) {

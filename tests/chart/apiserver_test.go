@@ -22,7 +22,7 @@ import (
 
 // TestAPIServer: a real API server, in a namespace that admits restricted pods
 // only, takes every object of every rendering in a strict dry run, and every
-// pod that a Deployment would make.
+// pod that a Deployment or a CronJob would make.
 func TestAPIServer(t *testing.T) {
 	api := startAPIServer(t)
 	for name, r := range renderAll(t) {
@@ -101,19 +101,24 @@ func testServedTypes(t *testing.T, api *apiServer) {
 	}
 }
 
-// podOf returns the pod that a Deployment makes, nil for other objects.
+// podOf returns the pod that a Deployment or a CronJob makes, nil for other
+// objects.
 func podOf(o *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	if o.GetKind() != "Deployment" {
+	path := map[string][]string{
+		"Deployment": {"spec", "template"},
+		"CronJob":    {"spec", "jobTemplate", "spec", "template"},
+	}[o.GetKind()]
+	if path == nil {
 		return nil, nil
 	}
-	template, _, err := unstructured.NestedMap(o.Object, "spec", "template")
+	template, _, err := unstructured.NestedMap(o.Object, path...)
 	if err != nil {
 		return nil, err
 	}
 	pod := &unstructured.Unstructured{Object: template}
 	pod.SetAPIVersion("v1")
 	pod.SetKind("Pod")
-	pod.SetName("made-by-deployment")
+	pod.SetName("made-from-template")
 	pod.SetNamespace(o.GetNamespace())
 	return pod, nil
 }

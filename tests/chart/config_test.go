@@ -3,7 +3,6 @@ package chart_test
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -21,11 +20,16 @@ import (
 // checkCollectorConfig: the collector's own loader takes what was rendered, and
 // finds in it what the values say, or the collector's default.
 func checkCollectorConfig(t *rapid.T, objs []*unstructured.Unstructured, s settings, inventory map[typeKey]bool) {
-	resources := []string{}
-	for k := range inventory {
-		resources = append(resources, k.name())
+	ships := map[string]any{"enabled": false}
+	if s.inventory && !s.ships.cronJob {
+		ships = s.ships.wantConfig(inventory)
 	}
-	slices.Sort(resources)
+	if !s.stream && s.ships.cronJob {
+		if _, err := find[corev1.ConfigMap](objs, "ConfigMap", "metawire-collector"); err == nil {
+			t.Fatal("collectors are configured that have nothing to do")
+		}
+		return
+	}
 	pacing := map[string]any{"burst": config.DefaultPacingBurst, "rate": config.DefaultPacingRate}
 	stream := map[string]any{
 		"enabled": s.stream,
@@ -66,7 +70,7 @@ func checkCollectorConfig(t *rapid.T, objs []*unstructured.Unstructured, s setti
 		"metrics":    map[string]any{"address": fmt.Sprintf(":%d", s.ports[2])},
 		"stream":     stream,
 		"report":     report,
-		"inventory":  map[string]any{"enabled": s.inventory, "resources": resources},
+		"inventory":  ships,
 	})
 }
 

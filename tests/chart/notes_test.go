@@ -44,7 +44,28 @@ func TestNotes(t *testing.T) {
 			},
 			[]string{"applications"},
 		},
-		{"no stream", "inventory alone", []string{"The inventory collects 43 resource types"}, []string{"PLAINTEXT", "OPEN", "helm test", "NOTE:"}},
+		{
+			"no stream", "inventory alone",
+			[]string{
+				"The inventory collects 43 resource types. One of\nthe collectors sends it to\n  https://inventory.example/ingest\n",
+				"kubectl get configmap -n metawire metawire-inventory-report", "metawire inventory trigger -n metawire",
+			},
+			[]string{"PLAINTEXT", "OPEN", "SENT", "helm test", "NOTE:"},
+		},
+		{
+			"custom resources", "everything shipped",
+			[]string{"44 resource types, and every custom resource of example.com.", "may read credentials: secrets."},
+			[]string{"EVERY", "SENT"},
+		},
+		{
+			"a CronJob", "a CronJob",
+			[]string{
+				"2 collectors", "43 resource types. It is sent by\ncronjob/metawire-inventory, with ServiceAccount sender, to\n",
+				"kubectl create job -n metawire --from=cronjob/metawire-inventory", "SENT as they are (inventory.redaction: none)",
+			},
+			[]string{"inventory trigger", "NOTE:"},
+		},
+		{"a CronJob alone", "a CronJob alone", []string{"Metawire 0.1.0: cronjob/metawire-inventory in namespace metawire."}, []string{"collectors", "deployment/"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			notes := renderAll(t)[tc.set].files["NOTES.txt"]

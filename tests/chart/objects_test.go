@@ -87,8 +87,24 @@ webhook: {enabled: false}
 
 // inventorySets are rendered without the template that refuses them for now.
 var inventorySets = map[string]string{
-	"stream and inventory": "{inventory: {enabled: true}, clusterID: x, addTypes: [secrets, widgets, applications.argoproj.io], removeTypes: [pods, nosuch]}",
-	"inventory alone":      "{inventory: {enabled: true}, clusterID: x, stream: {enabled: false}}",
+	"stream and inventory": shipping("", "addTypes: [secrets, widgets, applications.argoproj.io], removeTypes: [pods, nosuch]"),
+	"inventory alone":      shipping("", "stream: {enabled: false}"),
+	"everything shipped": shipping(`
+		contract: objects, schedule: 0 3 * * *, timeZone: Europe/Berlin, jitter: 30s, changes: true, completeEvery: 5, redaction: on,
+		customResources: true, customResourceGroups: [example.com], helmReleases: true, pageBytes: 1000000, maxObjectBytes: 2Mi, compression: gzip,
+		credentials: {mode: accessKeys, accessKey: a, secretKey: b}, loginEndpoint: "https://login.example", caSecret: ca,
+		proxy: {url: "http://proxy.example:3128", except: .example}, spool: {size: 1Gi}`, "addTypes: [secrets], networkPolicy: {enabled: true}"),
+	"a CronJob": shipping(`
+		mode: CronJob, schedule: "@daily", contract: runs, overrideUniqueClusterId: true, credentials: {mode: bearer, existingSecret: mine}, redaction: none,
+		proxy: {url: "http://proxy.example:3128"}, serviceAccount: {name: sender, annotations: {a: "1"}}, resources: {requests: {cpu: 1}}`, `
+		collector: {podAnnotations: {a: b}, podLabels: {team: a}, priorityClassName: system-cluster-critical, tolerations: [{operator: Exists}]}`),
+	"a CronJob alone": shipping("mode: CronJob, schedule: 0 * * * *, caSecret: ca", "stream: {enabled: false}, networkPolicy: {enabled: true}"),
+}
+
+// shipping returns values with an inventory, of these values too, and others.
+func shipping(inventory string, others ...string) string {
+	all := append([]string{"clusterID: x, inventory: {enabled: true, endpoint: https://inventory.example/ingest, " + inventory + "}"}, others...)
+	return "{" + strings.ReplaceAll(strings.Join(all, ", "), "\t", " ") + "}"
 }
 
 // rendering is one value set's objects.
@@ -152,8 +168,14 @@ func TestObjects(t *testing.T) {
 			Service/-collector Service/-webhook ServiceAccount/-collector ServiceAccount/-viewer ServiceAccount/-webhook`,
 			"MutatingWebhookConfiguration/zz-metawire-webhook"),
 		"inventory alone": objectNames("metawire", `
-			ClusterRole/-collector ClusterRoleBinding/-collector ConfigMap/-collector Deployment/-collector
-			PodDisruptionBudget/-collector Service/-collector ServiceAccount/-collector`),
+			ClusterRole/-collector ClusterRole/-inventory ClusterRoleBinding/-collector ClusterRoleBinding/-inventory
+			ConfigMap/-collector ConfigMap/-inventory-report Deployment/-collector Lease/-inventory
+			PodDisruptionBudget/-collector Role/-inventory RoleBinding/-inventory Secret/-inventory-redaction
+			Service/-collector ServiceAccount/-collector`),
+		"a CronJob alone": objectNames("metawire", `
+			ClusterRole/-inventory ClusterRole/-inventory-types ClusterRoleBinding/-inventory ClusterRoleBinding/-inventory-types
+			ConfigMap/-inventory ConfigMap/-inventory-report CronJob/-inventory Lease/-inventory
+			NetworkPolicy/-egress Role/-inventory RoleBinding/-inventory Secret/-inventory-redaction ServiceAccount/-inventory`),
 	}
 	for name, r := range renderAll(t) {
 		var got []string

@@ -17,7 +17,7 @@ type grants map[string][]string
 // wantGrants is what the daemons may do beside reading the configured types.
 // Whatever is not here is not granted.
 func wantGrants(s settings) grants {
-	want := grants{}
+	want := wantSenderGrants(s)
 	if !s.stream {
 		return want
 	}
@@ -78,8 +78,11 @@ func gotGrants(objs []*unstructured.Unstructured) (grants, error) {
 	}
 	got := grants{}
 	for _, o := range objs {
-		if k := o.GetKind(); k != "ClusterRole" && k != "Role" || k == "ClusterRole" && o.GetName() == "metawire-collector" {
+		if k := o.GetKind(); k != "ClusterRole" && k != "Role" {
 			continue
+		}
+		if n := o.GetName(); o.GetKind() == "ClusterRole" && (n == "metawire-collector" || n == "metawire-inventory-types") {
+			continue // the configured types
 		}
 		role, err := find[rbacv1.Role](objs, o.GetKind(), o.GetName())
 		if err != nil {

@@ -73,9 +73,7 @@ func TestRefused(t *testing.T) {
 		{"label that is a number", "collector: {podLabels: {a: 1}}", "/collector/podLabels/a"},
 		{"resources key", "collector: {resources: {limit: {}}}", "limit"},
 		{"nothing to do", "stream: {enabled: false}", "stream.enabled: false"},
-		{"inventory", "{inventory: {enabled: true}, clusterID: x}", "inventory.enabled: true is not supported by this version yet"},
-		// The answer that helps comes first.
-		{"inventory without a cluster id", "inventory: {enabled: true}", "inventory.enabled: true is not supported by this version yet"},
+		{"inventory", shipping(""), "inventory.enabled: true is not supported by this version yet"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := render(loadChart(t), tc.values)
@@ -129,25 +127,6 @@ func TestReleaseNames(t *testing.T) {
 				if problems := valid(o.GetName()); problems != nil {
 					t.Errorf("%s %s: %v", o.GetKind(), o.GetName(), problems)
 				}
-			}
-		})
-	}
-}
-
-// TestRefusedInventory: what is refused once the inventory is supported.
-func TestRefusedInventory(t *testing.T) {
-	for _, tc := range []struct{ name, values, want string }{
-		{"no cluster id", "inventory: {enabled: true}", "clusterID"},
-		{
-			"one group out of every group",
-			"{inventory: {enabled: true}, clusterID: x, addTypes: [widgets], removeTypes: [widgets.example.com]}",
-			"removeTypes: widgets.example.com cannot be taken out of addTypes: widgets",
-		},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			_, err := render(loadChart(t, validateTemplate), tc.values)
-			if err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("want an error that names %q, got: %v", tc.want, err)
 			}
 		})
 	}

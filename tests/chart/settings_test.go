@@ -13,6 +13,7 @@ import (
 // settings are the values that a property test varies.
 type settings struct {
 	stream, inventory bool
+	ships             ships
 	add, remove       []string
 	clusterID         string
 	ports             [4]int // stream, health, metrics, plaintext
@@ -72,7 +73,7 @@ func (s settings) values() string {
 			"plaintext": map[string]any{"enabled": s.plaintext, "port": s.ports[3]},
 		},
 		"tls":       tls,
-		"inventory": map[string]any{"enabled": s.inventory},
+		"inventory": s.ships.values(s.inventory),
 		"collector": map[string]any{
 			"replicas": s.replicas,
 			"ports":    map[string]any{"health": s.ports[1], "metrics": s.ports[2]},
@@ -126,6 +127,7 @@ func drawSettings(types []charts.ResourceType) *rapid.Generator[settings] {
 		}
 		s.issuer = s.tls == "certManager" && rapid.Bool().Draw(t, "issuer")
 		s.inventory = !s.stream || rapid.Bool().Draw(t, "inventory")
+		s.ships = drawShips.Draw(t, "ships")
 		s.rate = rapid.OneOf(rapid.Just(0.0), rapid.Float64Range(math.SmallestNonzeroFloat64, 1000000)).Draw(t, "rate")
 		copy(s.ports[:], ports(4).Draw(t, "ports"))
 		copy(s.webhookPorts[:], ports(3).Draw(t, "webhookPorts"))

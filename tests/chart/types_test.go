@@ -55,6 +55,9 @@ func collected(types []charts.ResourceType, s settings) (map[typeKey]bool, error
 	}
 	for _, entry := range s.remove {
 		gone := parse(entry)
+		if g := s.ships.groups; len(g) > 0 && (gone.group == "*" || slices.Contains(g, gone.group)) {
+			return nil, fmt.Errorf("%s is part of %v", entry, g)
+		}
 		if gone.group != "*" && set[typeKey{"*", gone.resource}] {
 			return nil, fmt.Errorf("%s is part of %s", entry, gone.resource)
 		}
@@ -122,34 +125,61 @@ func TestRBACEqualsConfiguredTypes(t *testing.T) {
 		}
 		checkRole(t, objs, types, s, inventory)
 		checkCollectorConfig(t, objs, s, inventory)
+		checkCronJobConfig(t, objs, s, inventory)
+		checkCanary(t, objs)
 		checkWebhookConfig(t, objs, s)
 		checkNamespaces(t, objs, s)
 	})
 }
 
 func checkRole(t *rapid.T, objs []*unstructured.Unstructured, types []charts.ResourceType, s settings, inventory map[typeKey]bool) {
-	role, err := find[rbacv1.ClusterRole](objs, "ClusterRole", "metawire-collector")
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := granted(role)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[typeKey]string{}
-	for k := range inventory {
-		want[k] = "list"
-	}
+	want := map[string]map[typeKey]string{} // by role
 	if s.stream {
+		want["metawire-collector"] = map[typeKey]string{}
 		for _, rt := range types {
 			if rt.Streamed {
-				want[typeKey{rt.Group, rt.Resource}] = "list,watch"
+				want["metawire-collector"][typeKey{rt.Group, rt.Resource}] = "list,watch"
 			}
+		}
+	}
+	if s.inventory {
+		sender := "metawire-collector"
+		if s.ships.cronJob {
+			sender = "metawire-inventory-types"
+		}
+		if want[sender] == nil {
+			want[sender] = map[typeKey]string{}
+		}
+		for _, group := range s.ships.groups {
+			want[sender][typeKey{group, "*"}] = "list"
+		}
+		for k := range inventory {
+			if want[sender][k] == "" && !slices.Contains(s.ships.groups, k.group) {
+				want[sender][k] = "list"
+			}
+		}
+	}
+	got := map[string]map[typeKey]string{}
+	for _, name := range []string{"metawire-collector", "metawire-inventory-types"} {
+		role, err := find[rbacv1.ClusterRole](objs, "ClusterRole", name)
+		if err != nil {
+			continue // compared below
+		}
+		if got[name], err = granted(role); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(typeKey{})); d != "" {
 		t.Fatalf("RBAC is not what is configured (-configured +granted):\n%s", d)
 	}
+	for _, types := range got {
+		checkTypes(t, s, types)
+	}
+	checkOtherRoles(t, objs, s)
+}
+
+// checkTypes: nothing broad, and no Secrets, that the user did not write.
+func checkTypes(t *rapid.T, s settings, got map[typeKey]string) {
 	for k := range got {
 		if k.group == "*" && !slices.Contains(s.add, k.resource) {
 			t.Fatalf("%s is granted in every group, and was not asked for so", k.resource)
@@ -157,8 +187,10 @@ func checkRole(t *rapid.T, objs []*unstructured.Unstructured, types []charts.Res
 		if k.resource == "secrets" && !slices.ContainsFunc(s.add, func(e string) bool { return strings.HasPrefix(e, "secrets") }) {
 			t.Fatalf("%v is granted and was not added", k)
 		}
+		if k.resource == "*" && !slices.Contains(s.ships.groups, k.group) {
+			t.Fatalf("all of %s is granted and was not asked for", k.group)
+		}
 	}
-	checkOtherRoles(t, objs, s)
 }
 
 // TestStreamedTypes: the types that the chart lets the collector watch are

@@ -2,10 +2,8 @@
 {{- define "metawire.collector.config" -}}
 apiVersion: metawire.dev/v1alpha1
 kind: CollectorConfig
-{{- if .Values.inventory.enabled }}
-clusterID: {{ required "clusterID: a name for this cluster is required when inventory.enabled is true" .Values.clusterID | quote }}
-{{- else if .Values.clusterID }}
-clusterID: {{ .Values.clusterID | quote }}
+{{- with .Values.clusterID }}
+clusterID: {{ . | quote }}
 {{- end }}
 health:
   address: {{ printf ":%v" .Values.collector.ports.health | quote }}
@@ -47,9 +45,11 @@ report:
     {{- include "metawire.webhook.namespaceSelector" . | nindent 4 }}
   {{- end }}
 inventory:
-  enabled: {{ .Values.inventory.enabled }}
-  resources:
-    {{- (include "metawire.types" . | fromJson).inventory | toYaml | nindent 4 }}
+  {{- if eq (include "metawire.inventory.mode" .) "Deployment" }}
+  {{- include "metawire.inventory.config" . | nindent 2 }}
+  {{- else }}
+  enabled: false
+  {{- end }}
 {{- end }}
 
 {{- /* The webhook's configuration file. */}}

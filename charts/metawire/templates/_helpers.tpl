@@ -67,6 +67,12 @@ matchExpressions:
 {{- include "metawire.collector.name" . }}.{{ .Release.Namespace }}.svc
 {{- end }}
 
+{{- /* "true" or nothing: without a stream, and with an inventory that has pods of
+its own, collectors have nothing to do. */}}
+{{- define "metawire.collector.enabled" -}}
+{{- if or .Values.stream.enabled (eq (include "metawire.inventory.mode" .) "Deployment") }}true{{ end -}}
+{{- end }}
+
 {{- define "metawire.collector.serviceAccountName" -}}
 {{- with .Values.collector.serviceAccount -}}
 {{- .name | default (.create | ternary (include "metawire.collector.name" $) "default") -}}
@@ -144,4 +150,27 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{- /* Binds a role to a component. Arguments: root context, kind of the binding,
+name of the role and of the binding, component, name of the ServiceAccount. */}}
+{{- define "metawire.binding" }}
+{{- $root := index . 0 }}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ index . 1 }}
+metadata:
+  name: {{ index . 2 }}
+  {{- if eq (index . 1) "RoleBinding" }}
+  namespace: {{ $root.Release.Namespace | quote }}
+  {{- end }}
+  labels:
+    {{- include "metawire.labels" (list $root (index . 3)) | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ trimSuffix "Binding" (index . 1) }}
+  name: {{ index . 2 }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ index . 4 | quote }}
+    namespace: {{ $root.Release.Namespace | quote }}
 {{- end }}

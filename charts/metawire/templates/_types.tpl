@@ -2,7 +2,8 @@
 metawire.types: the one place that applies addTypes and removeTypes. Both the
 RBAC rules and the collector's configuration come from what it returns, as JSON:
 
-  rules       RBAC rules that grant the configured types and nothing else
+  collector   RBAC rules of the collectors: the configured types, nothing else
+  cronJob     those of the inventory's own pods, with inventory.mode CronJob
   inventory   names of the types that the inventory lists, sorted
   everyGroup  those of them that nobody knows, written without a group, and
               thus granted in every group
@@ -55,17 +56,57 @@ for that resource in every group.
     {{- end -}}
   {{- end -}}
 {{- end -}}
+{{- $groups := and .Values.inventory.enabled .Values.inventory.customResources | ternary .Values.inventory.customResourceGroups list | default list -}}
+{{- range $entry := .Values.inventory.enabled | ternary .Values.removeTypes list -}}
+  {{- $name := get $nameOf $entry | default $entry -}}
+  {{- $of := regexReplaceAll "^[^.]*[.]?" $name "" -}}
+  {{- range $group := $groups -}}
+    {{- if or (eq $of $group) (not (or $of (hasKey $nameOf $name))) -}}
+      {{- fail (printf "removeTypes: %s cannot be taken out of inventory.customResourceGroups: %s, which is every resource of that API group; write the types that you want in addTypes instead" $entry $group) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
 {{- $everyGroup := list -}}
+{{- range $name := keys $inventory | sortAlpha -}}
+  {{- if not (or (contains "." $name) (hasKey $nameOf $name)) -}}
+    {{- $everyGroup = append $everyGroup $name -}}
+  {{- end -}}
+{{- end -}}
+{{- $own := .Values.inventory.mode | eq "CronJob" -}}
+{{- $rules := dict
+  "collector" (list $stream ($own | ternary dict $inventory) ($own | ternary list $groups) $nameOf | include "metawire.types.rules" | fromJsonArray)
+  "cronJob" (list dict ($own | ternary $inventory dict) ($own | ternary $groups list) $nameOf | include "metawire.types.rules" | fromJsonArray) -}}
+{{- $collected := list -}}
+{{- range $sensitive -}}
+  {{- if hasKey $inventory . -}}{{- $collected = append $collected . -}}{{- end -}}
+{{- end -}}
+{{- merge $rules (dict "inventory" (keys $inventory | sortAlpha) "everyGroup" $everyGroup "sensitive" $collected "unmatched" $unmatched) | toJson -}}
+{{- end }}
+
+{{- /*
+RBAC rules, as JSON, that grant what these sets of names say. Arguments: what is
+watched, what is listed, groups of which everything is listed, resource -> name
+of the known types.
+*/}}
+{{- define "metawire.types.rules" -}}
+{{- $stream := index . 0 -}}
+{{- $inventory := index . 1 -}}
+{{- $nameOf := index . 3 -}}
 {{- $resources := dict -}}{{- /* "group verbs" -> resources */ -}}
+{{- range $group := index . 2 -}}
+  {{- $_ := set $resources (printf "%s list" $group) (list "*") -}}
+{{- end -}}
 {{- range $name := concat (keys $stream) (keys $inventory) | uniq | sortAlpha -}}
   {{- $resource := index (splitList "." $name) 0 -}}
   {{- $group := trimPrefix $resource $name | trimPrefix "." -}}
   {{- if not (or $group (hasKey $nameOf $name)) -}}
     {{- $group = "*" -}}
-    {{- $everyGroup = append $everyGroup $name -}}
   {{- end -}}
   {{- $key := printf "%s %s" $group (hasKey $stream $name | ternary "list,watch" "list") -}}
-  {{- $_ := set $resources $key (append (get $resources $key | default list) $resource) -}}
+  {{- $is := get $resources $key | default list -}}
+  {{- if not (has "*" $is) -}}
+    {{- $_ := set $resources $key (append $is $resource) -}}
+  {{- end -}}
 {{- end -}}
 {{- $rules := list -}}
 {{- range $key := keys $resources | sortAlpha -}}
@@ -73,9 +114,5 @@ for that resource in every group.
   {{- $verbs := index (splitList " " $key) 1 | splitList "," -}}
   {{- $rules = append $rules (dict "apiGroups" (list $group) "resources" (get $resources $key | sortAlpha) "verbs" $verbs) -}}
 {{- end -}}
-{{- $collected := list -}}
-{{- range $sensitive -}}
-  {{- if hasKey $inventory . -}}{{- $collected = append $collected . -}}{{- end -}}
-{{- end -}}
-{{- dict "rules" $rules "inventory" (keys $inventory | sortAlpha) "everyGroup" $everyGroup "sensitive" $collected "unmatched" $unmatched | toJson -}}
+{{- $rules | toJson -}}
 {{- end }}

@@ -1,0 +1,109 @@
+package chart_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// sender returns the pods that send.
+func sender(t *testing.T, values string) corev1.PodSpec {
+	t.Helper()
+	_, objs := mustRender(t, loadChart(t, validateTemplate), values)
+	if c, err := find[batchv1.CronJob](objs, "CronJob", "metawire-inventory"); err == nil {
+		return c.Spec.JobTemplate.Spec.Template.Spec
+	}
+	d, err := find[appsv1.Deployment](objs, "Deployment", "metawire-collector")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.Spec.Template.Spec
+}
+
+// TestCronJob: a run is a pod of its own, with an account of its own; two never
+// run at once, and a run that fails is not repeated at once.
+func TestCronJob(t *testing.T) {
+	_, objs := mustRender(t, loadChart(t, validateTemplate), inventorySets["a CronJob"])
+	c, err := find[batchv1.CronJob](objs, "CronJob", "metawire-inventory")
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := c.Spec.JobTemplate.Spec
+	if c.Spec.Schedule != "@daily" || *c.Spec.TimeZone != "Etc/UTC" || c.Spec.ConcurrencyPolicy != batchv1.ForbidConcurrent || *job.BackoffLimit != 0 {
+		t.Errorf("the CronJob is %+v", c.Spec)
+	}
+	pod := job.Template.Spec
+	if pod.ServiceAccountName != "sender" || !*pod.AutomountServiceAccountToken || pod.RestartPolicy != corev1.RestartPolicyNever {
+		t.Errorf("its pods run as %q", pod.ServiceAccountName)
+	}
+	if args := pod.Containers[0].Args; !slices.Contains(args, "--inventory-once") {
+		t.Errorf("args are %v", args)
+	}
+	d, err := find[appsv1.Deployment](objs, "Deployment", "metawire-collector")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range d.Spec.Template.Spec.Volumes {
+		if strings.HasPrefix(v.Name, "inventory-") {
+			t.Errorf("the collectors, which send nothing, have volume %s", v.Name)
+		}
+	}
+}
+
+// TestCredentials: mounted, and in no argument, variable or ConfigMap.
+func TestCredentials(t *testing.T) {
+	for name, tc := range map[string]struct{ values, secret string }{
+		"made":     {"credentials: {mode: bearer, token: " + canary + "}", "metawire-inventory-credentials"},
+		"existing": {"credentials: {mode: accessKeys, existingSecret: mine}", "mine"},
+		"CronJob":  {"mode: CronJob, schedule: '@daily', credentials: {mode: bearer, token: " + canary + "}", "metawire-inventory-credentials"},
+	} {
+		pod := sender(t, shipping(tc.values))
+		i := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "inventory-credentials" })
+		if i < 0 || pod.Volumes[i].Secret.SecretName != tc.secret {
+			t.Errorf("%s: the credentials are not mounted", name)
+			continue
+		}
+		// Else the kubelet would wait for a key that is missing, and say so nowhere
+		// near the field.
+		if pod.Volumes[i].Secret.Items != nil {
+			t.Errorf("%s: only some keys are mounted", name)
+		}
+	}
+	_, objs := mustRender(t, loadChart(t, validateTemplate), shipping("credentials: {mode: accessKeys, accessKey: user, secretKey: "+canary+"}"))
+	s, err := find[corev1.Secret](objs, "Secret", "metawire-inventory-credentials")
+	if err != nil || string(s.Data["accessKey"]) != "user" || string(s.Data["secretKey"]) != canary {
+		t.Errorf("the Secret holds %q, %v", s.Data, err)
+	}
+}
+
+// TestSpool: the kubelet evicts who passes the limit, so the collector keeps
+// well below it.
+func TestSpool(t *testing.T) {
+	for size, limit := range map[string]string{"128Mi": "256Mi", "3Gi": "6Gi"} {
+		pod := sender(t, shipping("spool: {size: "+size+"}"))
+		i := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "inventory-spool" })
+		if i < 0 || pod.Volumes[i].EmptyDir.SizeLimit.String() != limit {
+			t.Errorf("%s: the spool's volume is %+v", size, pod.Volumes)
+		}
+	}
+}
+
+// TestProxy: for the endpoint, never for the API server.
+func TestProxy(t *testing.T) {
+	for _, mode := range []string{"", "mode: CronJob, schedule: '@daily', "} {
+		env := map[string]string{}
+		for _, e := range sender(t, shipping(mode+"proxy: {url: 'http://proxy:3128', except: .example}")).Containers[0].Env {
+			env[e.Name] = e.Value
+		}
+		if env["HTTPS_PROXY"] != "http://proxy:3128" || env["NO_PROXY"] != "$(KUBERNETES_SERVICE_HOST),.example" {
+			t.Errorf("the environment is %v", env)
+		}
+	}
+	if env := sender(t, shipping("")).Containers[0].Env; env != nil {
+		t.Errorf("without a proxy the environment is %v", env)
+	}
+}

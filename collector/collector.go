@@ -1,5 +1,6 @@
 // Package collector puts the parts together: the source feeds the hub, the
-// stream serves from it, and two small HTTP servers tell how that goes.
+// stream serves from it, the inventory is shipped beside them, and two small HTTP
+// servers tell how that goes. Stream and inventory do without each other.
 package collector
 
 import (
@@ -44,10 +45,10 @@ type Collector struct {
 	registry *prometheus.Registry
 	hub      *fanout.Hub
 	source   *source.Source
-	stream   *stream.Server
+	stream   *stream.Server // nil, like the two above, if it is not enabled
 	roster   *roster.Roster
 	certs    *certs.Certs  // nil without TLS
-	parts    []part        // run beside the stream
+	parts    []part        // run beside the servers
 	leaving  chan struct{} // closed when a restart is near
 }
 
@@ -60,28 +61,38 @@ func New(cfg *config.Config, api *rest.Config, log *slog.Logger, o Options) (*Co
 	}
 	c := &Collector{cfg: cfg, log: log, options: o, registry: prometheus.NewRegistry(), roster: roster.New(), leaving: make(chan struct{})}
 	c.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if cfg.Stream.Enabled {
+		if err := c.addStream(api); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// addStream sets up the stream and what feeds it.
+func (c *Collector) addStream(api *rest.Config) (err error) {
 	c.hub = fanout.NewHub(fanout.NewMetrics(c.registry), fanout.Options{})
-	var err error
 	var known source.Roster // nil: nobody asks for pods and nodes by address
 	if c.needsRoster() {
 		known = c.roster
 	}
-	if c.source, err = source.New(api, c.hub, known, log, source.NewMetrics(c.registry)); err != nil {
-		return nil, err
+	if c.source, err = source.New(api, c.hub, known, c.log, source.NewMetrics(c.registry)); err != nil {
+		return err
 	}
-	so := o.Stream
-	so.Burst, so.Rate, so.MaxAge = cfg.Stream.Pacing.Burst, cfg.Stream.Pacing.Rate, time.Duration(cfg.Stream.MaxAge)
+	c.parts = append(c.parts, c.source.Start, c.reportSync, c.sweep)
+	so, s := c.options.Stream, c.cfg.Stream
+	so.Burst, so.Rate, so.MaxAge = s.Pacing.Burst, s.Pacing.Rate, time.Duration(s.MaxAge)
 	if err := c.secure(api, &so); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.authorize(api, &so); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.reportPods(api); err != nil {
-		return nil, err
+		return err
 	}
-	c.stream = stream.New(c.hub, c.source.Synced(), log, stream.NewMetrics(c.registry), so)
-	return c, nil
+	c.stream = stream.New(c.hub, c.source.Synced(), c.log, stream.NewMetrics(c.registry), so)
+	return nil
 }
 
 // Run serves until ctx ends, and drains then: see stream.Server.Serve. It
@@ -100,9 +111,6 @@ func (c *Collector) Run(ctx context.Context) error {
 	background := func(run func(context.Context) error) {
 		g.Go(func() error { return run(failed) })
 	}
-	background(c.source.Start)
-	background(c.reportSync)
-	background(c.sweep)
 	background(func(ctx context.Context) error { return serveHTTP(ctx, listeners.health, health) })
 	background(func(ctx context.Context) error { return serveHTTP(ctx, listeners.metrics, c.metricsHandler()) })
 	for _, p := range c.parts {
@@ -112,6 +120,10 @@ func (c *Collector) Run(ctx context.Context) error {
 		draining, cancel := either(ctx, failed)
 		defer cancel()
 		defer stop()
+		if c.stream == nil {
+			<-draining.Done()
+			return nil
+		}
 		return c.stream.Serve(draining, listeners.stream, listeners.plaintext)
 	})
 	return g.Wait()
@@ -125,23 +137,27 @@ func either(a, b context.Context) (context.Context, context.CancelFunc) {
 }
 
 // listeners are opened before anything runs: a taken address is found at once.
-// plaintext is nil unless it is configured.
+// Those of the stream are nil unless they are configured.
 type listeners struct{ health, metrics, stream, plaintext net.Listener }
 
 func (c *Collector) listen(ctx context.Context) (*listeners, error) {
 	l := &listeners{}
 	var open []net.Listener
+	streams, plaintext := c.cfg.Stream.Address, c.cfg.Stream.Plaintext.Address
+	if !c.cfg.Stream.Enabled {
+		streams, plaintext = "", ""
+	}
 	for _, a := range []struct {
 		key, address string
 		to           *net.Listener
 	}{
 		{"health.address", c.cfg.Health.Address, &l.health},
 		{"metrics.address", c.cfg.Metrics.Address, &l.metrics},
-		{"stream.address", c.cfg.Stream.Address, &l.stream},
-		{"stream.plaintext.address", c.cfg.Stream.Plaintext.Address, &l.plaintext},
+		{"stream.address", streams, &l.stream},
+		{"stream.plaintext.address", plaintext, &l.plaintext},
 	} {
 		if a.address == "" {
-			continue // only that of the plaintext listener may be empty
+			continue // only those of the stream may be empty
 		}
 		// No keepalive of TCP's own: with the user timeout that gRPC sets, one
 		// lost probe resets the connection, which Falco's plugin sees as

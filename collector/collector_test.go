@@ -171,7 +171,7 @@ func TestConfigChange(t *testing.T) {
 	for _, c := range []struct{ text, says string }{
 		{string(r.data) + "  oops: 1\n", "oops"},
 		{strings.Replace(string(r.data), "{mode: disabled}", "{mode: files, certFile: /no/crt, keyFile: /no/key}", 1), "/no/crt"},
-		{string(r.data) + "clusterID: a\ninventory: {enabled: true, resources: [pods]}\n", "inventory.enabled"},
+		{string(r.data) + "clusterID: a\ninventory: {enabled: true, resources: [pods]}\n", "inventory.endpoint"},
 	} {
 		r.write(t, c.text)
 		eventually(t, func() error {

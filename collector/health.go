@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/metawire/metawire/collector/source"
 )
 
 // healthHandler serves /healthz, which is green while the process serves, and
@@ -29,24 +32,31 @@ func (c *Collector) healthHandler(draining <-chan struct{}) http.Handler {
 		case c.certs != nil && !closed(c.certs.Ready()):
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = fmt.Fprintln(w, "no certificate yet")
-		case closed(c.source.Synced()):
+		case c.source == nil || closed(c.source.Synced()):
 			ready = true
 		default:
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		for _, s := range c.source.States() {
-			switch {
-			case s.Refused != nil:
-				_, _ = fmt.Fprintf(w, "%s: refused: %v\n", s.Kind.Kind, s.Refused)
-			case !s.Listed:
-				_, _ = fmt.Fprintf(w, "%s: not listed yet\n", s.Kind.Kind)
-			}
+		if c.source != nil {
+			writeStates(w, c.source.States())
 		}
 		if ready {
 			_, _ = fmt.Fprintln(w, "ok")
 		}
 	})
 	return mux
+}
+
+// writeStates names the kinds that are missing.
+func writeStates(w io.Writer, states []source.State) {
+	for _, s := range states {
+		switch {
+		case s.Refused != nil:
+			_, _ = fmt.Fprintf(w, "%s: refused: %v\n", s.Kind.Kind, s.Refused)
+		case !s.Listed:
+			_, _ = fmt.Fprintf(w, "%s: not listed yet\n", s.Kind.Kind)
+		}
+	}
 }
 
 func closed(c <-chan struct{}) bool {

@@ -13,7 +13,7 @@ import (
 // come back later and later.
 func TestStreamConnectionsHaveNoTCPKeepalive(t *testing.T) {
 	local := config.Listener{Address: "127.0.0.1:0"}
-	c := &Collector{cfg: &config.Config{Health: local, Metrics: local, Stream: config.Stream{Address: local.Address}}}
+	c := &Collector{cfg: &config.Config{Health: local, Metrics: local, Stream: config.Stream{Enabled: true, Address: local.Address}}}
 	l, err := c.listen(t.Context())
 	if err != nil {
 		t.Fatal(err)

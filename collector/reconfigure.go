@@ -22,7 +22,7 @@ func usable(cfg *config.Config) error {
 	if cfg.Inventory.Enabled {
 		return errors.New("inventory.enabled: true is not yet supported by this version: must be false")
 	}
-	if t := cfg.Stream.TLS; t.Mode == certs.ModeFiles {
+	if t := cfg.Stream.TLS; cfg.Stream.Enabled && t.Mode == certs.ModeFiles {
 		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
 			return fmt.Errorf("stream.tls: certificate and key: %w", err)
 		}
@@ -45,7 +45,7 @@ func (c *Collector) followed(cfg *config.Config) error {
 			return fmt.Errorf("%s: %q is not where this pod listens (%q): left to new pods", a.key, a.is, a.was)
 		}
 	}
-	if err := cfg.Stream.TLS.Readable(); err != nil {
+	if err := cfg.Stream.TLS.Readable(); cfg.Stream.Enabled && err != nil {
 		return fmt.Errorf("stream.tls: not in this pod, left to new pods: %w", err)
 	}
 	return nil

@@ -1,7 +1,10 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -67,7 +70,7 @@ type Inventory struct {
 	// gone; with the contract objects only.
 	Changes bool `yaml:"changes"`
 	// CompleteEvery is how many runs make one that sends everything, with Changes;
-	// default 96, a day's.
+	// default 24.
 	CompleteEvery int `yaml:"completeEvery"`
 	// PageBytes is how much JSON makes a page; default 1,200,000.
 	PageBytes Bytes `yaml:"pageBytes"`
@@ -133,7 +136,7 @@ type State struct {
 func defaultInventory() Inventory {
 	return Inventory{
 		Contract: ContractObjects, Schedule: "*/15 * * * *", TimeZone: "UTC", Jitter: strict.Duration(time.Minute),
-		CompleteEvery: 96, PageBytes: 1_200_000, MaxObjectBytes: 1_500_000, Compression: CompressionGzip,
+		CompleteEvery: 24, PageBytes: 1_200_000, MaxObjectBytes: 1_500_000, Compression: CompressionGzip,
 		Redaction: Redaction{Mode: RedactionOn}, Spool: Spool{MaxBytes: 128 << 20}, Credentials: Credentials{Mode: CredentialsNone},
 	}
 }
@@ -149,5 +152,29 @@ func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
 		return fmt.Errorf("line %d: %q is not a size: must be a number of bytes, or one with its unit, such as 128Mi", n.Line, n.Value)
 	}
 	*b = Bytes(q.Value())
+	return nil
+}
+
+// Readable reports which file, of those that the configuration names, cannot be
+// used now: a key that is missing in a mounted Secret is such a file.
+func (i *Inventory) Readable() error {
+	for _, f := range []struct{ key, file string }{
+		{"credentials.tokenFile", i.Credentials.TokenFile},
+		{"credentials.accessKeyFile", i.Credentials.AccessKeyFile},
+		{"credentials.secretKeyFile", i.Credentials.SecretKeyFile},
+		{"redaction.keyFile", i.Redaction.KeyFile},
+		{"caFile", i.CAFile},
+	} {
+		if f.file == "" {
+			continue
+		}
+		data, err := os.ReadFile(f.file)
+		if err == nil && len(bytes.TrimSpace(data)) == 0 {
+			err = fmt.Errorf("%s is empty", f.file)
+		}
+		if err != nil {
+			return fmt.Errorf("inventory.%s: %w: the Secret that it is mounted from must have the key %q", f.key, err, filepath.Base(f.file))
+		}
+	}
 	return nil
 }

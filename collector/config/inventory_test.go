@@ -1,6 +1,8 @@
 package config
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +43,7 @@ func TestInventoryDefaults(t *testing.T) {
 	}
 	want := Inventory{
 		Enabled: true, Endpoint: "https://inventory.example/ingest", Contract: "objects", Schedule: "*/15 * * * *", TimeZone: "UTC",
-		Jitter: strict.Duration(time.Minute), Resources: []string{"pods", "deployments.apps"}, CompleteEvery: 96,
+		Jitter: strict.Duration(time.Minute), Resources: []string{"pods", "deployments.apps"}, CompleteEvery: 24,
 		PageBytes: 1200000, MaxObjectBytes: 1500000, Compression: "gzip", Redaction: Redaction{Mode: "on"},
 		Spool: Spool{MaxBytes: 128 << 20}, Credentials: Credentials{Mode: "none"},
 	}
@@ -184,5 +186,28 @@ func TestDecodeInventory(t *testing.T) {
 	}
 	if want := (Credentials{Mode: "accessKeys", AccessKey: "b", SecretKey: "c"}); got.ClusterID != "a" || got.Inventory.Credentials != want {
 		t.Errorf("got %q, %+v", got.ClusterID, got.Inventory.Credentials)
+	}
+}
+
+// TestReadable: a missing or empty file is told by the field that names it.
+func TestReadable(t *testing.T) {
+	dir := t.TempDir()
+	full, empty := filepath.Join(dir, "full"), filepath.Join(dir, "empty")
+	for file, text := range map[string]string{full: "hunter2", empty: " \n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for want, i := range map[string]Inventory{
+		"":                                      {Credentials: Credentials{AccessKeyFile: full, SecretKeyFile: full}},
+		"inventory.credentials.tokenFile: ":     {Credentials: Credentials{TokenFile: filepath.Join(dir, "token")}},
+		"inventory.credentials.secretKeyFile: ": {Credentials: Credentials{AccessKeyFile: full, SecretKeyFile: empty}},
+		"inventory.caFile: ":                    {CAFile: filepath.Join(dir, "ca.crt")},
+		"inventory.redaction.keyFile: ":         {Redaction: Redaction{KeyFile: filepath.Join(dir, "key")}},
+	} {
+		err := i.Readable()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
 	}
 }

@@ -1,0 +1,76 @@
+package inventory
+
+import (
+	"context"
+	"log/slog"
+
+	"k8s.io/utils/clock"
+)
+
+// Service makes a run when it is time, or when somebody asks for one, while this
+// replica holds the Lease.
+type Service struct {
+	State    State
+	Schedule *Schedule
+	// Run makes a run and blocks until it has ended; it may tell its progress from
+	// its own goroutine.
+	Run func(ctx context.Context, progress func(Progress)) *Report
+	Log *slog.Logger
+	// Leader overrides how the Lease is held.
+	Leader Leader
+
+	clock clock.WithTicker
+}
+
+// Start blocks until ctx ends. A run that goes on when the Lease is lost is
+// canceled; what came of it is in the log only, since another replica sends now.
+func (s *Service) Start(ctx context.Context) error {
+	leader := s.Leader
+	leader.State, leader.Log = s.State, s.Log
+	return leader.Run(ctx, func(ctx context.Context) {
+		t := &term{Service: s, recorder: Recorder{State: s.State, Log: s.Log}}
+		if status, err := s.State.Status(ctx); err != nil {
+			s.Log.Warn("cannot read what was told of the last run", "error", err)
+		} else {
+			t.answered = status.Trigger
+		}
+		(&scheduler{schedule: s.Schedule, asked: t.asked, run: t.run, clock: s.clock}).start(ctx)
+	})
+}
+
+// term is the time that the Lease is held.
+type term struct {
+	*Service
+
+	recorder Recorder
+	answered string // the trigger
+}
+
+func (t *term) asked(ctx context.Context) string {
+	lease, err := t.State.lease(ctx)
+	if err != nil {
+		t.Log.Debug("cannot see whether a run is asked for", "error", err)
+		return ""
+	}
+	if id := lease.Annotations[TriggerAnnotation]; id != t.answered {
+		return id
+	}
+	return ""
+}
+
+func (t *term) run(ctx context.Context, trigger string) {
+	report := t.Run(ctx, func(p Progress) {
+		p.Trigger = trigger
+		t.recorder.Progress(ctx, p)
+	})
+	if trigger != "" { // also if that cannot be told: not again and again
+		t.answered = trigger
+	}
+	if ctx.Err() != nil {
+		t.Log.Warn("inventory run canceled", "report", report)
+		return
+	}
+	if err := t.recorder.Done(ctx, trigger, report); err != nil {
+		t.Log.Warn("cannot tell everywhere what came of the run", "error", err)
+	}
+}

@@ -149,6 +149,19 @@ func Load(file string) (*Config, []byte, error) {
 	return c, data, nil
 }
 
+// LoadInventory is Load for a single run of the inventory; see DecodeInventory.
+func LoadInventory(file string, getenv func(string) string) (*Config, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	c, err := DecodeInventory(data, getenv)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file %s: %w", file, err)
+	}
+	return c, nil
+}
+
 // Decode decodes one YAML document, applies defaults and validates. An unknown
 // key is an error that names the key and its line; every other error names the
 // key, its value and what is allowed, all of them at once.

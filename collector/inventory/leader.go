@@ -81,7 +81,7 @@ func (l *Leader) term(ctx context.Context, lock resourcelock.Interface, log *slo
 		log.Info("holds the Lease: this replica sends the inventory")
 		working, cancel := context.WithCancel(leading)
 		unhook := context.AfterFunc(ctx, cancel)
-		work(working)
+		work(working) //nolint:contextcheck // ends with the Lease, and with ctx
 		unhook()
 		cancel()
 		if leading.Err() != nil {

@@ -122,7 +122,7 @@ func (r *byHand) makeRun(ctx context.Context, progress func(Progress)) *Report {
 	return report
 }
 
-// waits waits until the scheduler waits for the clock.
+// waits returns when the scheduler looks at the clock.
 func (r *byHand) waits(t *testing.T) {
 	t.Helper()
 	inTime(t, "the scheduler waits", r.clock.HasWaiters)

@@ -108,6 +108,13 @@ type AccessKeys struct {
 	AccessKey, SecretKey         string
 }
 
+// loginError is of a login that failed. What it was answered is not what the
+// endpoint says of a page or of a run.
+type loginError struct{ err error }
+
+func (e *loginError) Error() string { return "log in: " + e.err.Error() }
+func (e *loginError) Unwrap() error { return e.err }
+
 // login holds the token of the last login.
 type login struct {
 	url   *url.URL
@@ -150,7 +157,7 @@ func (l *login) authorization(ctx context.Context) (string, error) {
 	asked := l.now()
 	g, err := l.get(ctx)
 	if err != nil {
-		return "", fmt.Errorf("log in: %w", err)
+		return "", &loginError{err}
 	}
 	l.value, l.renew = "Bearer "+g.token, time.Time{}
 	if g.lifetime > 0 {

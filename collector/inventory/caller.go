@@ -267,6 +267,9 @@ func (c *caller) refuse(r request, a answer, want int) error {
 
 // statusOf is the status that an error is of, 0 if the endpoint did not answer.
 func statusOf(err error) int {
+	if _, ok := errors.AsType[*loginError](err); ok {
+		return 0
+	}
 	if r, ok := errors.AsType[*refusal](err); ok {
 		return r.status
 	}

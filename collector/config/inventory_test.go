@@ -25,7 +25,7 @@ stream: {enabled: false}
 inventory:
   enabled: true
 `
-	for key, line := range map[string]string{"endpoint": "endpoint: https://inventory.example/ingest", "resources": "resources: [pods, deployments.apps]"} {
+	for key, line := range map[string]string{"endpoint": "endpoint: https://inventory.example/ingest", "resources": "resources: [pods, deployments.apps]", "state": "state: {namespace: n, lease: l, report: r}"} {
 		if !strings.HasPrefix(lines, key+":") && !strings.Contains(lines, "\n"+key+":") {
 			text += "  " + line + "\n"
 		}
@@ -45,7 +45,7 @@ func TestInventoryDefaults(t *testing.T) {
 		Enabled: true, Endpoint: "https://inventory.example/ingest", Contract: "objects", Schedule: "*/15 * * * *", TimeZone: "UTC",
 		Jitter: strict.Duration(time.Minute), Resources: []string{"pods", "deployments.apps"}, CompleteEvery: 24,
 		PageBytes: 1200000, MaxObjectBytes: 1500000, Compression: "gzip", Redaction: Redaction{Mode: "on"},
-		Spool: Spool{MaxBytes: 128 << 20}, Credentials: Credentials{Mode: "none"},
+		Spool: Spool{MaxBytes: 128 << 20}, Credentials: Credentials{Mode: "none"}, State: State{Namespace: "n", Lease: "l", Report: "r"},
 	}
 	if d := cmp.Diff(want, got.Inventory); d != "" {
 		t.Error(d)
@@ -146,6 +146,7 @@ func TestInventoryRefuses(t *testing.T) {
 		"overrideUniqueClusterId: true":      "inventory.overrideUniqueClusterId|runs",
 		"schedules: x":                       `line |unknown key "schedules"`,
 		"endpoint: x\ncompression: y":        "inventory.endpoint|inventory.compression",
+		"state: {}":                          "inventory.state.namespace|Lease",
 		"changes: true\nstate: {namespace: n, lease: l, report: r}": "inventory.state.index|inventory.changes",
 	} {
 		_, err := Decode([]byte(shipping(lines)))

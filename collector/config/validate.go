@@ -31,6 +31,9 @@ func (c *Config) validate() error {
 	}
 	if c.Inventory.Enabled {
 		c.validateInventory(&p)
+		if c.Inventory.State.Namespace == "" { // a single run does without
+			p.Add("inventory.state.namespace", "", "the namespace of the Lease that says which replica sends")
+		}
 	}
 	return p.Err()
 }

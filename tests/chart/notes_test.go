@@ -48,7 +48,7 @@ func TestNotes(t *testing.T) {
 			"no stream", "inventory alone",
 			[]string{
 				"The inventory collects 43 resource types. One of\nthe collectors sends it to\n  https://inventory.example/ingest\n",
-				"kubectl get configmap -n metawire metawire-inventory-report", "metawire inventory trigger -n metawire",
+				"kubectl get configmap -n metawire metawire-inventory-report", "metawire inventory trigger",
 			},
 			[]string{"PLAINTEXT", "OPEN", "SENT", "helm test", "NOTE:"},
 		},

@@ -199,7 +199,7 @@ func (c *caller) again(ctx context.Context, out *http.Response, err error) (bool
 	if out != nil {
 		why = fmt.Errorf("answered %d", out.StatusCode)
 		// What cannot be waited for is the answer now.
-		if end, ok := ctx.Deadline(); ok && time.Until(end) < retryAfter(out) {
+		if end, ok := ctx.Deadline(); ok && retryAfter(out) > 0 && time.Until(end) < retryAfter(out) {
 			return false, nil
 		}
 	}

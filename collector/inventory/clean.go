@@ -53,7 +53,7 @@ func maskSecrets(text string, secrets []string) string {
 		if s == "" {
 			continue
 		}
-		quoted, _ := json.Marshal(s) //nolint:errchkjson // a string can be marshalled
+		quoted, _ := json.Marshal(s) // of a string it cannot fail
 		forms = append(forms, s, strings.Trim(string(quoted), `"`), url.QueryEscape(s), url.PathEscape(s))
 	}
 	// The longest first: one may be a part of another.

@@ -34,7 +34,7 @@ type objects struct {
 
 	pack  *packer
 	sent  Sent
-	notes []string
+	notes []string // that no report has yet
 	// down is the first page's error after which the endpoint is not tried again
 	// in this run: what follows goes to the spool.
 	down error
@@ -46,7 +46,7 @@ type objects struct {
 // Begin sends what waits in the spool. While the endpoint does not take that it
 // is no use to list anything, so that is the run's error.
 func (c *objects) Begin(ctx context.Context, run Run) error {
-	*c = objects{o: c.o, sender: c.sender}
+	*c = objects{o: c.o, sender: c.sender, notes: c.notes}
 	c.pack = newPacker(run.ID, "", `{"objects":[`, c.o.Pages, c.deliver)
 	if err := c.drain(ctx); err != nil {
 		return fmt.Errorf("send what waits in the spool: %w", err)
@@ -61,31 +61,26 @@ func (c *objects) drain(ctx context.Context) error {
 	if c.o.Spool == nil {
 		return nil
 	}
-	broken := map[string]bool{}
 	delivered := 0
 	for {
 		page, name, err := c.o.Spool.first()
 		if name == "" {
 			break
 		}
-		if err != nil {
-			err = fmt.Errorf("the file %q of the spool: %w", name, err)
-			if !errors.Is(err, errCorrupt) {
-				return err
-			}
-		} else {
-			page.Last = page.Last && !broken[page.Run]
+		if err == nil {
 			var retries int
 			retries, err = c.sender.Send(ctx, page)
 			c.sent.Retries += retries
-			if err != nil && !hopeless(err) {
-				return err
-			}
+		}
+		if err != nil && !errors.Is(err, errCorrupt) && !hopeless(err) {
+			return err
 		}
 		if err != nil {
-			broken[runOf(name)] = true
+			if err := c.o.Spool.unfinish(runOf(name)); err != nil {
+				return err
+			}
 			c.o.Log.Error("a page of an earlier run was lost", "file", name, "error", err)
-			c.notes = append(c.notes, "a page of an earlier run was lost: "+err.Error())
+			c.notes = append(c.notes, fmt.Sprintf("a page of an earlier run was lost: %s: %v", name, err))
 		} else {
 			delivered++
 		}
@@ -165,6 +160,7 @@ func (c *objects) End(ctx context.Context, r *Report) error {
 	}
 	r.Sent = c.sent
 	r.Notes = append(r.Notes, c.notes...)
+	c.notes = nil
 	if n := c.sent.Spooled; n > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("%d pages wait on disk for the next run: %v", n, c.down))
 		if r.Result == Complete {

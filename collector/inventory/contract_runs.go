@@ -204,22 +204,26 @@ func (c *runs) Delete(context.Context, Identity) error {
 // their way; what comes of the page is seen by the next, or by End.
 func (c *runs) deliver(ctx context.Context, p Page) error {
 	c.pages.Go(func() error {
-		if c.lost() != nil {
-			return nil // the run is not closed any more: the rest would be in vain
+		if c.lost() == nil { // else the run is not closed any more: the rest would be in vain
+			c.post(ctx, p)
 		}
-		retries, err := c.sender.sendPage(ctx, p, runsContentType)
-		c.took(retries, func() {
-			if err == nil {
-				c.sent.took(p)
-			} else if c.failed == nil {
-				c.failed = fmt.Errorf("page %d: %w", p.Number, err)
-			}
-		})
 		return nil
 	})
 	return c.lost()
 }
 
+func (c *runs) post(ctx context.Context, p Page) {
+	retries, err := c.sender.sendPage(ctx, p, runsContentType)
+	c.took(retries, func() {
+		if err == nil {
+			c.sent.took(p)
+		} else if c.failed == nil {
+			c.failed = fmt.Errorf("page %d: %w", p.Number, err)
+		}
+	})
+}
+
+// took counts, and does what else is to be done under the lock.
 func (c *runs) took(retries int, and func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -119,12 +120,10 @@ func (s *Sender) call(ctx context.Context, method string, p Page, contentType st
 	if err != nil {
 		return a, err
 	}
-	for _, w := range want {
-		if a.status == w {
-			return a, nil
-		}
+	if !slices.Contains(want, a.status) {
+		return a, s.calls.refuse(r, a, want[0])
 	}
-	return a, s.calls.refuse(r, a, want[0])
+	return a, nil
 }
 
 // below is the URL of a path with its query below the endpoint, which may have

@@ -99,16 +99,10 @@ func (s *Spool) Waiting() (pages int, size int64) {
 
 // put keeps a page behind all others: it is whole on disk when put returns.
 func (s *Spool) put(p Page) error {
-	sum := sha256.Sum256(p.Body)
-	head, err := json.Marshal(spooledPage{
-		Run: p.Run, Number: p.Number, Last: p.Last, Key: p.Key, Path: p.Path, Gzip: p.Gzip,
-		Objects: p.Objects, Bytes: p.Bytes, SHA256: hex.EncodeToString(sum[:]),
-	})
+	content, err := formatSpooled(p)
 	if err != nil {
-		return fmt.Errorf("encode page %q: %w", p.Key, err)
+		return err
 	}
-	content := slices.Concat(head, []byte("\n"), p.Body)
-
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.size+int64(len(content)) > s.limit {
@@ -157,6 +151,48 @@ func (s *Spool) remove(name string) error {
 		s.files = s.files[1:]
 	}
 	return nil
+}
+
+// unfinish lets no page of the run that waits say that it is the last: one
+// before it was lost.
+func (s *Spool) unfinish(run string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n, f := range s.files {
+		if runOf(f.name) != run {
+			continue
+		}
+		content, err := os.ReadFile(filepath.Join(s.dir, f.name))
+		if err != nil {
+			return err
+		}
+		p, err := parseSpooled(content)
+		if err != nil || !p.Last {
+			continue // what is corrupt is found in its turn
+		}
+		p.Last = false
+		if content, err = formatSpooled(p); err != nil {
+			return err
+		}
+		if err := writeWhole(s.dir, f.name, content); err != nil {
+			return err
+		}
+		s.size += int64(len(content)) - f.size
+		s.files[n].size = int64(len(content))
+	}
+	return nil
+}
+
+func formatSpooled(p Page) ([]byte, error) {
+	sum := sha256.Sum256(p.Body)
+	head, err := json.Marshal(spooledPage{
+		Run: p.Run, Number: p.Number, Last: p.Last, Key: p.Key, Path: p.Path, Gzip: p.Gzip,
+		Objects: p.Objects, Bytes: p.Bytes, SHA256: hex.EncodeToString(sum[:]),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode page %q: %w", p.Key, err)
+	}
+	return slices.Concat(head, []byte("\n"), p.Body), nil
 }
 
 func parseSpooled(content []byte) (Page, error) {

@@ -121,3 +121,21 @@ func TestSpoolCorrupt(t *testing.T) {
 		}
 	}
 }
+
+// all reads every page that waits.
+func (s *Spool) all(t *testing.T) []Page {
+	t.Helper()
+	var out []Page
+	for _, f := range s.files {
+		content, err := os.ReadFile(filepath.Join(s.dir, f.name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := parseSpooled(content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, p)
+	}
+	return out
+}

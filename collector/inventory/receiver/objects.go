@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 )
@@ -64,9 +65,18 @@ type object struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 	Metadata   struct {
-		UID  string `json:"uid"`
-		Name string `json:"name"`
+		UID       string `json:"uid"`
+		Namespace string `json:"namespace"`
+		Name      string `json:"name"`
 	} `json:"metadata"`
+}
+
+// id is the UID; some aggregated APIs give none.
+func (o object) id() string {
+	if o.Metadata.UID != "" {
+		return o.Metadata.UID
+	}
+	return strings.Join([]string{o.APIVersion, o.Kind, o.Metadata.Namespace, o.Metadata.Name}, "/")
 }
 
 func parseObject(raw json.RawMessage, n int) (object, error) {
@@ -75,7 +85,7 @@ func parseObject(raw json.RawMessage, n int) (object, error) {
 		return o, refuse(http.StatusUnprocessableEntity, "object %d: %v", n, err)
 	}
 	for name, value := range map[string]string{
-		"apiVersion": o.APIVersion, "kind": o.Kind, "metadata.uid": o.Metadata.UID, "metadata.name": o.Metadata.Name,
+		"apiVersion": o.APIVersion, "kind": o.Kind, "metadata.name": o.Metadata.Name,
 	} {
 		if value == "" {
 			return o, refuse(http.StatusUnprocessableEntity, "object %d has no %s", n, name)
@@ -159,7 +169,7 @@ func (r *Receiver) keep(p page, raw []byte, objects []json.RawMessage, deleted [
 		if err != nil {
 			return err
 		}
-		uids[n] = parsed.Metadata.UID
+		uids[n] = parsed.id()
 	}
 	again, err := r.seen(p.key, raw)
 	if err != nil || again {

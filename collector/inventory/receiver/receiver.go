@@ -52,8 +52,8 @@ type Receiver struct {
 
 // Kept is what arrived, duplicates left out.
 type Kept struct {
-	// Objects are by UID, the last one that came; Times says in how many
-	// different pages each did.
+	// Objects are by UID, or by apiVersion/kind/namespace/name if they have none,
+	// the last one that came; Times says in how many different pages each did.
 	Objects map[string]json.RawMessage
 	Times   map[string]int
 	Deleted map[string]Gone

@@ -18,9 +18,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Use:   "metawire",
 		Short: "Kubernetes metadata for Falco, node by node",
 		Long: `metawire looks at Metawire from the outside: whether it works, what its collector
-streams, and why a pod is wired to it or is not.
+streams and sends, and why a pod is wired to it or is not.
 
-Exit codes: 0 as asked, 1 error, 2 a finding (a check failed, a pod is not wired).`,
+Exit codes: 0 as asked, 1 error, 2 a finding (a check failed, a pod is not wired,
+an inventory is not complete).`,
 		Example: `  # Does it work?
   metawire check
 
@@ -30,12 +31,15 @@ Exit codes: 0 as asked, 1 error, 2 a finding (a check failed, a pod is not wired
   # Why this pod gets metadata, or gets none
   metawire explain pod falco/falco-x2x7z
 
+  # What of this cluster would be sent to an endpoint
+  metawire inventory --dry-run
+
   # Which build this is
   metawire version`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newCheck(), newExplain(), newWatch(), newVersion()) //nolint:contextcheck // cobra hands it on
+	root.AddCommand(newCheck(), newExplain(), newInventory(), newWatch(), newVersion()) //nolint:contextcheck // cobra hands it on
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)", err, c.CommandPath())
 	})

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
+
+	"github.com/metawire/metawire/collector/inventory"
+	"github.com/metawire/metawire/internal/installation"
+)
+
+// trigger is the command's flags.
+type trigger struct {
+	cluster cluster
+	output  *choice
+	timeout time.Duration
+	poll    time.Duration
+}
+
+func newInventoryTrigger() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "trigger",
+		Short: "Let the collector send the inventory now, and show what comes of it",
+		Long: `Ask the collector that sends the inventory for a run now, follow it, and print its
+report. A run that goes on already is waited for, and the one that was asked for
+follows it.
+
+This annotates the inventory's Lease and reads the ConfigMap of the report, which
+takes these permissions in Metawire's namespace: get and patch leases, list and get
+configmaps; and list services.
+
+Exit codes: 0 the run was complete, 2 it was not (the report says why), 1 error.`,
+		Example: `  metawire inventory trigger
+
+  # Which types did not arrive whole?
+  metawire inventory trigger -o json | jq -r '.types[] | select(.outcome != "ok") | [.name, .outcome, .error] | @tsv'`,
+		Args: cobra.NoArgs,
+	}
+	t := trigger{poll: time.Second}
+	t.cluster.flags(c)
+	c.Flags().DurationVar(&t.timeout, "timeout", 10*time.Minute, "how long to wait for the report")
+	t.output = outputFlag(c, "text", "json")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		found, _, err := t.cluster.find(c.Context())
+		if err != nil {
+			return err
+		}
+		state, err := inventoryState(c.Context(), found)
+		if err != nil {
+			return err
+		}
+		return t.run(c.Context(), state, c.OutOrStdout(), c.ErrOrStderr())
+	}
+	return c
+}
+
+// inventoryState finds out where the release keeps what it tells of its runs.
+func inventoryState(ctx context.Context, found *installation.Installation) (*inventory.State, error) {
+	file, err := found.Configuration(ctx, installation.Collector)
+	if err != nil {
+		return nil, err
+	}
+	var c struct {
+		Inventory struct {
+			Enabled bool `json:"enabled"`
+			State   struct {
+				Namespace string `json:"namespace"`
+				Lease     string `json:"lease"`
+				Report    string `json:"report"`
+			} `json:"state"`
+		} `json:"inventory"`
+	}
+	if err := yaml.Unmarshal(file, &c); err != nil {
+		return nil, fmt.Errorf("read the collector's configuration in namespace %q: %w", found.Namespace, err)
+	}
+	s := c.Inventory.State
+	if !c.Inventory.Enabled || s.Lease == "" {
+		return nil, fmt.Errorf("the collectors of release %s in namespace %q send no inventory: inventory.enabled is false, or inventory.mode is CronJob, whose run kubectl begins: kubectl -n %s create job inventory-now --from=cronjob/NAME",
+			found.Release, found.Namespace, found.Namespace)
+	}
+	return newState(found.Client(), s.Namespace, s.Lease, s.Report), nil
+}
+
+func newState(api kubernetes.Interface, namespace, lease, report string) *inventory.State {
+	return &inventory.State{API: api, Namespace: namespace, Lease: lease, Report: report}
+}
+
+// run asks for a run, follows it and prints its report.
+func (t *trigger) run(ctx context.Context, state *inventory.State, stdout, stderr io.Writer) error {
+	id := uuid.NewString()
+	if err := state.Ask(ctx, id); err != nil {
+		return err
+	}
+	report, err := t.follow(ctx, state, id, stderr)
+	if err != nil {
+		return err
+	}
+	return printReport(stdout, t.output.value, report)
+}
+
+// follow waits until the run has been answered.
+func (t *trigger) follow(ctx context.Context, state *inventory.State, id string, stderr io.Writer) (*inventory.Report, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, fmt.Errorf("no report within %s", t.timeout))
+	defer cancel()
+	line := newProgress(stderr)
+	defer line.end()
+	line.say("waiting for the collector that holds Lease " + state.Namespace + "/" + state.Lease)
+	tick := time.NewTicker(t.poll)
+	defer tick.Stop()
+	for {
+		status, err := state.Status(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			return nil, err
+		case status.Trigger == id && status.Report != nil:
+			return status.Report, nil
+		case status.Progress != nil && status.Progress.Trigger != id:
+			line.say("another run goes on: " + progressOf(*status.Progress))
+		case status.Progress != nil:
+			line.say(progressOf(*status.Progress))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for the run: %w; is a collector ready, and what does it log? metawire check tells", context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+func progressOf(p inventory.Progress) string {
+	return fmt.Sprintf("%d of %d types, %d objects, %s", p.Done, p.Types, p.Objects, p.Type)
+}
+
+// errIncomplete says that a run was not complete, which was printed.
+var errIncomplete = fmt.Errorf("%w: the run was not complete", errFinding)
+
+// printReport prints a report; one of a run that was not complete is a finding.
+func printReport(w io.Writer, format string, r *inventory.Report) error {
+	var err error
+	if format == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		err = e.Encode(r)
+	} else {
+		err = writeReport(w, r)
+	}
+	if err != nil {
+		return fmt.Errorf("print the report: %w", err)
+	}
+	return incomplete(r)
+}
+
+func incomplete(r *inventory.Report) error {
+	if r.Result != inventory.Complete {
+		return errIncomplete
+	}
+	return nil
+}

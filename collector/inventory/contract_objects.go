@@ -43,6 +43,19 @@ type objects struct {
 	failed  error // the run is lost: nothing more is taken
 }
 
+// Waiter is a Contract that keeps pages for the next run. A run that begins while
+// some wait must send everything: they may be older than what the endpoint has,
+// if another replica sent since.
+type Waiter interface {
+	// Waiting is how many pages wait.
+	Waiting() int
+}
+
+func (c *objects) Waiting() int {
+	pages, _ := c.o.Spool.Waiting()
+	return pages
+}
+
 // Begin sends what waits in the spool. While the endpoint does not take that it
 // is no use to list anything, so that is the run's error.
 func (c *objects) Begin(ctx context.Context, run Run) error {

@@ -107,6 +107,9 @@ func TestObjectsSpool(t *testing.T) {
 	if k := r.Kept(); k.Runs[testRunID].Closed || len(report.Notes) != 1 || !strings.Contains(report.Notes[0], "answered 503") {
 		t.Errorf("%+v, notes %q", k.Runs, report.Notes)
 	}
+	if w, ok := contract().(Waiter); !ok || w.Waiting() != pages {
+		t.Error("nobody is told that pages wait")
+	}
 	const second = "222222222222222222222222"
 	if _, err := sendRun(t.Context(), contract(), testRun(second), nil, Complete); err == nil || !strings.Contains(err.Error(), "waits in the spool") {
 		t.Error(err)

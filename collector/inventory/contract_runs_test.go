@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,12 +18,18 @@ import (
 type steps struct {
 	mu  sync.Mutex
 	all []string
+	bad []string // requests that lack a header of the contract
 }
 
 func (s *steps) fault(q *http.Request) receiver.Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all = append(s.all, q.Method+" "+strings.TrimPrefix(q.URL.Path, "/integrations/k8s/cluster-1"))
+	h := q.Header
+	if h.Get("Accept") != "application/json" || h.Get("User-Agent") != "metawire" || !strings.HasSuffix(q.URL.Path, "/login") &&
+		q.Method != http.MethodGet && (h.Get("Content-Type") != "application/json; charset=UTF-8" || h.Get("Content-Encoding") != "gzip" || h.Get("Idempotency-Key") == "") {
+		s.bad = append(s.bad, fmt.Sprint(q.URL, h))
+	}
 	return receiver.Fault{}
 }
 
@@ -71,6 +78,9 @@ func TestRuns(t *testing.T) {
 			wantKept(t, k, objects)
 			if seen.String() != c.steps {
 				t.Errorf("steps: %s", seen.String())
+			}
+			if len(seen.bad) > 0 {
+				t.Errorf("headers: %v", seen.bad)
 			}
 			run := k.Runs[testRunID]
 			if run.Closed != (c.result == Complete) || (run.Result == "success") != run.Closed || run.Releases != 1 || k.Refused != 0 {

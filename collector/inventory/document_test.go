@@ -77,3 +77,32 @@ func TestSummary(t *testing.T) {
 		t.Errorf("a long one has %d bytes", len(got))
 	}
 }
+
+// TestReportText: a report that a ConfigMap does not take is cut down.
+func TestReportText(t *testing.T) {
+	t.Parallel()
+	r := &Report{Notes: []string{"a note"}}
+	for i := range 10_000 {
+		r.Types = append(r.Types, TypeReport{Type: Type{Name: "a-custom-resource.example.com"}, Outcome: OK})
+		if i%1000 == 0 {
+			r.Types[i].Outcome = Failed
+		}
+	}
+	text, err := reportText(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Report
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Types) != 10 || len(got.Notes) != 2 || len(r.Notes) != 1 {
+		t.Errorf("%d types and the notes %q are kept", len(got.Types), got.Notes)
+	}
+	for i := range r.Types {
+		r.Types[i].Outcome = Failed
+	}
+	if text, err = reportText(r); err != nil || len(text) > maxReport {
+		t.Errorf("%d bytes: %v", len(text), err)
+	}
+}

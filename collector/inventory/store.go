@@ -3,9 +3,13 @@ package inventory
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +27,8 @@ const (
 	progressKey = "progress.json"
 	successKey  = "lastSuccess"
 	triggerKey  = "trigger"
+
+	maxReport = 900 << 10 // bytes; a ConfigMap takes 1 MiB
 )
 
 // Status is what a release tells of its runs.
@@ -129,9 +135,9 @@ func (r *Recorder) Done(ctx context.Context, trigger string, report *Report) err
 	}
 	r.Log.Log(ctx, level, "inventory run ended", "result", report.Result, "trigger", trigger, "report", report)
 	r.written = time.Time{}
-	text, err := json.MarshalIndent(report, "", "  ")
+	text, err := reportText(report)
 	if err != nil {
-		return fmt.Errorf("encode the report: %w", err)
+		return err
 	}
 	data := map[string]string{reportKey: string(text), progressKey: ""}
 	if trigger != "" {
@@ -144,6 +150,35 @@ func (r *Recorder) Done(ctx context.Context, trigger string, report *Report) err
 		return err
 	}
 	return r.event(ctx, report)
+}
+
+// reportText is the report as it is kept: one of thousands of types is cut down
+// to those that did not arrive whole, and to none, until a ConfigMap takes it.
+func reportText(report *Report) ([]byte, error) {
+	short := *report
+	for _, keep := range []func(TypeReport) bool{
+		func(TypeReport) bool { return true },
+		func(t TypeReport) bool { return t.Outcome != OK },
+		func(TypeReport) bool { return false },
+	} {
+		short.Types = nil
+		for i := range report.Types {
+			if keep(report.Types[i]) {
+				short.Types = append(short.Types, report.Types[i])
+			}
+		}
+		if left := len(report.Types) - len(short.Types); left > 0 {
+			short.Notes = append(slices.Clone(report.Notes), fmt.Sprintf("%d types are left out of this report: the log has them", left))
+		}
+		text, err := json.MarshalIndent(&short, "", "  ")
+		if err != nil {
+			return nil, fmt.Errorf("encode the report: %w", err)
+		}
+		if len(text) <= maxReport {
+			return text, nil
+		}
+	}
+	return nil, errors.New("the report is larger than a ConfigMap takes")
 }
 
 // event makes the Event of a run.
@@ -160,7 +195,7 @@ func (r *Recorder) event(ctx context.Context, report *Report) error {
 	}
 	at := metav1.NewTime(r.now())
 	e := &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.State.Namespace, Name: lease.Name + "." + report.Run},
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.State.Namespace, Name: lease.Name + "." + strings.ToLower(rand.Text())},
 		InvolvedObject: corev1.ObjectReference{
 			APIVersion: "coordination.k8s.io/v1", Kind: "Lease", Namespace: lease.Namespace, Name: lease.Name, UID: lease.UID,
 		},

@@ -135,8 +135,11 @@ func faults(t *testing.T, wantFaults int, contract func(*Sender, *Spool) Contrac
 			all[n].JSON = []byte(strings.Replace(string(all[n].JSON), fmt.Sprintf(`"uid":%q`, all[n].UID), fmt.Sprintf(`"uid":%q`, uid), 1))
 			all[n].UID = uid
 		}
+		before := len(log.String())
 		report, err := sendRun(t.Context(), c, run, all, Complete)
-		checkRun(t, end.Kept(), spool, run, all, report, err, wild.tookAny())
+		// On a busy machine an answer may come too late without a fault.
+		late := strings.Contains(log.String()[before:], "Client.Timeout")
+		checkRun(t, end.Kept(), spool, run, all, report, err, wild.tookAny() || late)
 		results[report.Result]++
 		if report.Sent.Spooled > 0 {
 			waiting[run.ID] = err == nil

@@ -108,7 +108,7 @@ func (s *Sender) sendPage(ctx context.Context, p Page, contentType string) (int,
 // call makes a request for a page, or for another step of a run, and wants one
 // of the statuses, the first of which is success.
 func (s *Sender) call(ctx context.Context, method string, p Page, contentType string, want ...int) (answer, error) {
-	r := request{method: method, url: s.below(p.Path), header: headers(p, contentType), body: p.Body, authorization: s.auth.authorization}
+	r := request{method: method, url: s.below(p.Path), header: pageHeaders(p, contentType), body: p.Body, authorization: s.auth.authorization}
 	a, err := s.calls.do(ctx, r)
 	// Once: a token may have been revoked. What another token does not change is
 	// the answer.
@@ -138,7 +138,7 @@ func (s *Sender) below(path string) *url.URL {
 	return &u
 }
 
-func headers(p Page, contentType string) http.Header {
+func pageHeaders(p Page, contentType string) http.Header {
 	h := http.Header{"Accept": {"application/json"}}
 	if p.Body != nil {
 		h.Set("Content-Type", contentType)

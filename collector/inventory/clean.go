@@ -10,8 +10,8 @@ import (
 	"unicode"
 )
 
-// masked is what stands where a credential was.
-const masked = "***"
+// maskedSecret is what stands where a credential was in a foreign text.
+const maskedSecret = "***"
 
 // maxShown is how much of a foreign text goes into an error, in bytes.
 const maxShown = 256
@@ -36,10 +36,10 @@ func cleanText(text string, secrets []string) string {
 		return r
 	}, strings.ToValidUTF8(text, " "))
 	text = maskSecrets(strings.Join(strings.Fields(text), " "), secrets)
-	text = credentialURL.ReplaceAllString(text, "://"+masked+"@")
-	text = credentialPair.ReplaceAllString(text, "${1}"+masked)
-	text = credentialAuth.ReplaceAllString(text, "${1} "+masked)
-	text = credentialJWT.ReplaceAllString(text, masked)
+	text = credentialURL.ReplaceAllString(text, "://"+maskedSecret+"@")
+	text = credentialPair.ReplaceAllString(text, "${1}"+maskedSecret)
+	text = credentialAuth.ReplaceAllString(text, "${1} "+maskedSecret)
+	text = credentialJWT.ReplaceAllString(text, maskedSecret)
 	if len(text) > maxShown {
 		text = strings.ToValidUTF8(text[:maxShown], "") + "..."
 	}
@@ -59,7 +59,7 @@ func maskSecrets(text string, secrets []string) string {
 	// The longest first: one may be a part of another.
 	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
 	for _, f := range forms {
-		text = strings.ReplaceAll(text, f, masked)
+		text = strings.ReplaceAll(text, f, maskedSecret)
 	}
 	return text
 }

@@ -10,10 +10,32 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// inventorySets are those with an inventory.
+var inventorySets = map[string]string{
+	"stream and inventory": shipping("", "addTypes: [secrets, widgets, applications.argoproj.io], removeTypes: [pods, nosuch]"),
+	"inventory alone":      shipping("", "stream: {enabled: false}"),
+	"everything shipped": shipping(`
+		contract: objects, schedule: 0 3 * * *, timeZone: Europe/Berlin, jitter: 30s, changes: true, completeEvery: 5, redaction: on,
+		customResources: true, customResourceGroups: [example.com], helmReleases: true, pageBytes: 1000000, maxObjectBytes: 2Mi, compression: gzip,
+		credentials: {mode: accessKeys, accessKey: a, secretKey: b}, loginEndpoint: "https://login.example", caSecret: ca,
+		proxy: {url: "http://proxy.example:3128", except: .example}, spool: {size: 1Gi}`, "addTypes: [secrets], networkPolicy: {enabled: true}"),
+	"a CronJob": shipping(`
+		mode: CronJob, schedule: "@daily", contract: runs, overrideUniqueClusterId: true, credentials: {mode: bearer, existingSecret: mine}, redaction: none,
+		proxy: {url: "http://proxy.example:3128"}, serviceAccount: {name: sender, annotations: {a: "1"}}, resources: {requests: {cpu: 1}}`, `
+		collector: {podAnnotations: {a: b}, podLabels: {team: a}, priorityClassName: system-cluster-critical, tolerations: [{operator: Exists}]}`),
+	"a CronJob alone": shipping("mode: CronJob, schedule: 0 * * * *, caSecret: ca", "stream: {enabled: false}, networkPolicy: {enabled: true}"),
+}
+
+// shipping returns values with an inventory, of these values too, and others.
+func shipping(inventory string, others ...string) string {
+	all := append([]string{"clusterID: x, inventory: {enabled: true, endpoint: https://inventory.example/ingest, " + inventory + "}"}, others...)
+	return "{" + strings.ReplaceAll(strings.Join(all, ", "), "\t", " ") + "}"
+}
+
 // sender returns the pods that send.
 func sender(t *testing.T, values string) corev1.PodSpec {
 	t.Helper()
-	_, objs := mustRender(t, loadChart(t, validateTemplate), values)
+	_, objs := mustRender(t, loadChart(t), values)
 	if c, err := find[batchv1.CronJob](objs, "CronJob", "metawire-inventory"); err == nil {
 		return c.Spec.JobTemplate.Spec.Template.Spec
 	}
@@ -27,7 +49,7 @@ func sender(t *testing.T, values string) corev1.PodSpec {
 // TestCronJob: a run is a pod of its own, with an account of its own; two never
 // run at once, and a run that fails is not repeated at once.
 func TestCronJob(t *testing.T) {
-	_, objs := mustRender(t, loadChart(t, validateTemplate), inventorySets["a CronJob"])
+	_, objs := mustRender(t, loadChart(t), inventorySets["a CronJob"])
 	c, err := find[batchv1.CronJob](objs, "CronJob", "metawire-inventory")
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +95,7 @@ func TestCredentials(t *testing.T) {
 			t.Errorf("%s: only some keys are mounted", name)
 		}
 	}
-	_, objs := mustRender(t, loadChart(t, validateTemplate), shipping("credentials: {mode: accessKeys, accessKey: user, secretKey: "+canary+"}"))
+	_, objs := mustRender(t, loadChart(t), shipping("credentials: {mode: accessKeys, accessKey: user, secretKey: "+canary+"}"))
 	s, err := find[corev1.Secret](objs, "Secret", "metawire-inventory-credentials")
 	if err != nil || string(s.Data["accessKey"]) != "user" || string(s.Data["secretKey"]) != canary {
 		t.Errorf("the Secret holds %q, %v", s.Data, err)

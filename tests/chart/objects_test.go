@@ -85,28 +85,6 @@ webhook: {enabled: false}
 	"cert-manager with an issuer": `tls: {source: certManager, certManager: {issuerRef: {name: corporate, kind: ClusterIssuer, group: example.com}}}`,
 }
 
-// inventorySets are rendered without the template that refuses them for now.
-var inventorySets = map[string]string{
-	"stream and inventory": shipping("", "addTypes: [secrets, widgets, applications.argoproj.io], removeTypes: [pods, nosuch]"),
-	"inventory alone":      shipping("", "stream: {enabled: false}"),
-	"everything shipped": shipping(`
-		contract: objects, schedule: 0 3 * * *, timeZone: Europe/Berlin, jitter: 30s, changes: true, completeEvery: 5, redaction: on,
-		customResources: true, customResourceGroups: [example.com], helmReleases: true, pageBytes: 1000000, maxObjectBytes: 2Mi, compression: gzip,
-		credentials: {mode: accessKeys, accessKey: a, secretKey: b}, loginEndpoint: "https://login.example", caSecret: ca,
-		proxy: {url: "http://proxy.example:3128", except: .example}, spool: {size: 1Gi}`, "addTypes: [secrets], networkPolicy: {enabled: true}"),
-	"a CronJob": shipping(`
-		mode: CronJob, schedule: "@daily", contract: runs, overrideUniqueClusterId: true, credentials: {mode: bearer, existingSecret: mine}, redaction: none,
-		proxy: {url: "http://proxy.example:3128"}, serviceAccount: {name: sender, annotations: {a: "1"}}, resources: {requests: {cpu: 1}}`, `
-		collector: {podAnnotations: {a: b}, podLabels: {team: a}, priorityClassName: system-cluster-critical, tolerations: [{operator: Exists}]}`),
-	"a CronJob alone": shipping("mode: CronJob, schedule: 0 * * * *, caSecret: ca", "stream: {enabled: false}, networkPolicy: {enabled: true}"),
-}
-
-// shipping returns values with an inventory, of these values too, and others.
-func shipping(inventory string, others ...string) string {
-	all := append([]string{"clusterID: x, inventory: {enabled: true, endpoint: https://inventory.example/ingest, " + inventory + "}"}, others...)
-	return "{" + strings.ReplaceAll(strings.Join(all, ", "), "\t", " ") + "}"
-}
-
 // rendering is one value set's objects.
 type rendering struct {
 	files   map[string]string
@@ -116,13 +94,11 @@ type rendering struct {
 func renderAll(t testing.TB) map[string]rendering {
 	t.Helper()
 	all := map[string]rendering{}
-	for name, values := range valueSets {
-		files, objs := mustRender(t, loadChart(t), values)
-		all[name] = rendering{files, objs}
-	}
-	for name, values := range inventorySets {
-		files, objs := mustRender(t, loadChart(t, validateTemplate), values)
-		all[name] = rendering{files, objs}
+	for _, sets := range []map[string]string{valueSets, inventorySets} {
+		for name, values := range sets {
+			files, objs := mustRender(t, loadChart(t), values)
+			all[name] = rendering{files, objs}
+		}
 	}
 	return all
 }

@@ -115,7 +115,7 @@ func checkOtherRoles(t *rapid.T, objs []*unstructured.Unstructured, s settings) 
 // TestGrants: exactly these permissions, for each combination of what decides
 // about them.
 func TestGrants(t *testing.T) {
-	ch := loadChart(t, validateTemplate)
+	ch := loadChart(t)
 	for _, tls := range tlsSources {
 		for _, authorization := range authorizations {
 			for _, webhook := range []bool{true, false} {

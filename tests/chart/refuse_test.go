@@ -73,7 +73,6 @@ func TestRefused(t *testing.T) {
 		{"label that is a number", "collector: {podLabels: {a: 1}}", "/collector/podLabels/a"},
 		{"resources key", "collector: {resources: {limit: {}}}", "limit"},
 		{"nothing to do", "stream: {enabled: false}", "stream.enabled: false"},
-		{"inventory", shipping(""), "inventory.enabled: true is not supported by this version yet"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := render(loadChart(t), tc.values)

@@ -30,8 +30,6 @@ import (
 const (
 	release   = "metawire"
 	namespace = "metawire"
-	// The template that refuses what this version does not support yet.
-	validateTemplate = "templates/validate.yaml"
 )
 
 // TestMain asks rapid for more than its 100 cases, and for no files: the seed
@@ -45,8 +43,8 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// loadChart returns the embedded chart without the templates named.
-func loadChart(t testing.TB, without ...string) *helmchart.Chart {
+// loadChart returns the embedded chart.
+func loadChart(t testing.TB) *helmchart.Chart {
 	t.Helper()
 	fsys, err := charts.Metawire()
 	if err != nil {
@@ -70,13 +68,6 @@ func loadChart(t testing.TB, without ...string) *helmchart.Chart {
 	}
 	if err := ch.Validate(); err != nil {
 		t.Fatal(err)
-	}
-	for _, name := range without {
-		n := len(ch.Templates)
-		ch.Templates = slices.DeleteFunc(ch.Templates, func(f *helmchart.File) bool { return f.Name == name })
-		if len(ch.Templates) == n {
-			t.Fatalf("the chart has no %s", name)
-		}
 	}
 	return ch
 }

@@ -155,7 +155,7 @@ func wantSenderGrants(s settings) grants {
 	}
 	return grants{
 		"Role metawire-inventory" + to:        own,
-		"ClusterRole metawire-inventory" + to: {"/namespaces kube-system get"},
+		"ClusterRole metawire-inventory" + to: {"/namespaces kube-system list"},
 	}
 }
 

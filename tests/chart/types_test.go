@@ -93,7 +93,7 @@ func granted(role *rbacv1.ClusterRole) (map[typeKey]string, error) {
 // it is configured to read and nothing else, and its own loader takes the
 // configuration, with every value in it.
 func TestRBACEqualsConfiguredTypes(t *testing.T) {
-	ch := loadChart(t, validateTemplate)
+	ch := loadChart(t)
 	types, err := charts.ResourceTypes()
 	if err != nil {
 		t.Fatal(err)

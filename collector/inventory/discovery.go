@@ -1,0 +1,138 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/metadata"
+)
+
+// found is a configured type, or a reason why there is none.
+type found struct {
+	Type
+
+	outcome Outcome // OK: it can be listed
+	err     string
+	// custom types were not configured by name: that one may not be listed is
+	// told, and makes no run incomplete.
+	custom bool
+}
+
+// catalog is what the API server serves.
+type catalog struct {
+	types map[schema.GroupResource]Type
+	// unlisted are served and cannot be listed.
+	unlisted map[schema.GroupResource]bool
+	// broken are groups whose discovery failed, with why.
+	broken map[string]error
+}
+
+// discover reads what the API server serves, at its preferred versions. A group
+// whose own server does not answer is broken, and hides nothing of others.
+func discover(client discovery.DiscoveryInterface) (*catalog, error) {
+	c := &catalog{types: map[schema.GroupResource]Type{}, unlisted: map[schema.GroupResource]bool{}, broken: map[string]error{}}
+	lists, err := client.ServerPreferredResources()
+	if failed := (*discovery.ErrGroupDiscoveryFailed)(nil); errors.As(err, &failed) {
+		for gv, err := range failed.Groups {
+			c.broken[gv.Group] = err
+		}
+	} else if err != nil && len(lists) == 0 {
+		return nil, fmt.Errorf("discover what the API server serves: %w", err)
+	}
+	for _, list := range lists {
+		gv, err := schema.ParseGroupVersion(list.GroupVersion)
+		if err != nil {
+			continue // it cannot be asked for
+		}
+		for _, r := range list.APIResources {
+			id := schema.GroupResource{Group: gv.Group, Resource: r.Name}
+			if strings.Contains(r.Name, "/") {
+				continue
+			}
+			if !slices.Contains([]string(r.Verbs), "list") {
+				c.unlisted[id] = true
+				continue
+			}
+			c.types[id] = Type{
+				Name: id.String(), Group: gv.Group, Version: gv.Version, Resource: r.Name, Kind: r.Kind, Namespaced: r.Namespaced,
+			}
+		}
+	}
+	return c, nil
+}
+
+// resolve finds a configured name: resource.group, a resource of the core group,
+// or else that resource in every group.
+func (c *catalog) resolve(name string) []found {
+	id := schema.ParseGroupResource(name)
+	if t, ok := c.types[id]; ok {
+		return []found{{Type: t, outcome: OK}}
+	}
+	var all []found
+	if id.Group == "" {
+		for other, t := range c.types {
+			if other.Resource == id.Resource {
+				all = append(all, found{Type: t, outcome: OK})
+			}
+		}
+		slices.SortFunc(all, func(a, b found) int { return strings.Compare(a.Name, b.Name) })
+	}
+	err := c.broken[id.Group]
+	switch {
+	case len(all) > 0:
+		return all
+	case err != nil:
+		return []found{{Type: Type{Name: name}, outcome: Failed, err: fmt.Sprintf("the API group %q cannot be discovered: %v", id.Group, err)}}
+	case c.unlisted[id]:
+		return []found{{Type: Type{Name: name}, outcome: Absent, err: "the API server serves it, and lets nobody list it"}}
+	}
+	return []found{{Type: Type{Name: name}, outcome: Absent}}
+}
+
+// resolveAll finds all configured names, each type once.
+func (c *catalog) resolveAll(names []string) []found {
+	var all []found
+	seen := map[string]bool{}
+	for _, name := range names {
+		for _, f := range c.resolve(name) {
+			if !seen[f.Name] {
+				seen[f.Name] = true
+				all = append(all, f)
+			}
+		}
+	}
+	return all
+}
+
+// custom returns the types that CustomResourceDefinitions define, but for those
+// that are there already.
+func (c *catalog) custom(ctx context.Context, client metadata.Interface, there []found) ([]found, error) {
+	definitions, err := client.Resource(schema.GroupVersionResource{
+		Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions",
+	}).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list the CustomResourceDefinitions: %w", err)
+	}
+	names := map[string]bool{}
+	for _, d := range definitions.Items { // <plural>.<group>
+		names[d.Name] = true
+	}
+	for _, f := range there {
+		delete(names, f.Name)
+	}
+	var all []found
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		for _, f := range c.resolve(name) {
+			f.custom = true
+			all = append(all, f)
+		}
+	}
+	return all, nil
+}

@@ -66,6 +66,11 @@ func New(cfg *config.Config, api *rest.Config, log *slog.Logger, o Options) (*Co
 			return nil, err
 		}
 	}
+	if cfg.Inventory.Enabled {
+		if err := c.addInventory(api); err != nil {
+			return nil, err
+		}
+	}
 	return c, nil
 }
 

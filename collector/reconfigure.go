@@ -20,7 +20,9 @@ var ErrConfigChanged = errors.New("the configuration file has changed")
 // usable says what of a valid configuration this process cannot do.
 func usable(cfg *config.Config) error {
 	if cfg.Inventory.Enabled {
-		return errors.New("inventory.enabled: true is not yet supported by this version: must be false")
+		if err := cfg.Inventory.Readable(); err != nil {
+			return err
+		}
 	}
 	if t := cfg.Stream.TLS; cfg.Stream.Enabled && t.Mode == certs.ModeFiles {
 		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // the image has no time zones, and schedules do
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/go-logr/logr"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/metawire/metawire/collector"
 	"github.com/metawire/metawire/collector/config"
+	"github.com/metawire/metawire/collector/inventory"
 	"github.com/metawire/metawire/internal/version"
 )
 
@@ -41,6 +43,7 @@ func main() {
 // flags are the command line.
 type flags struct {
 	config, kubeconfig string
+	inventoryOnce      bool
 	log                *slog.Logger
 }
 
@@ -55,10 +58,16 @@ func command(logs io.Writer, run func(context.Context, flags) error) *cobra.Comm
 each subscriber, over gRPC, the metadata of the node it names. Falco's k8smeta
 plugin is such a subscriber.
 
+It also sends the inventory to an endpoint, if it is configured to.
+
 It ends with status 0 after SIGTERM, or when the configuration file has changed
 so that it is started again with the new one; in both cases it first drains its
-streams, which takes up to 25 seconds.`,
+streams, which takes up to 25 seconds.
+
+With --inventory-once it makes one run of the inventory and ends: with status 0
+if the run was complete, else with 1, also if the endpoint did not want it.`,
 		Example: `  collector --config /etc/metawire/collector.yaml
+  collector --config /etc/metawire/collector.yaml --inventory-once
   collector --config collector.yaml --kubeconfig ~/.kube/config --log-format text`,
 		Version:       version.String(),
 		Args:          cobra.NoArgs,
@@ -75,6 +84,7 @@ streams, which takes up to 25 seconds.`,
 	}
 	cmd.Flags().StringVar(&f.config, "config", "", "configuration `FILE` (required)")
 	cmd.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `FILE`; default: the pod's ServiceAccount")
+	cmd.Flags().BoolVar(&f.inventoryOnce, "inventory-once", false, "make one run of the inventory and end")
 	cmd.Flags().TextVar(&level, "log-level", &level, "lowest level that is logged: debug, info, warn or error")
 	cmd.Flags().StringVar(&format, "log-format", format, "json or text")
 	_ = cmd.MarkFlagRequired("config")
@@ -99,6 +109,9 @@ func run(ctx context.Context, f flags) error {
 	klog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	setMemoryLimit(log)
+	if f.inventoryOnce {
+		return inventoryOnce(ctx, f)
+	}
 	cfg, data, err := config.Load(f.config)
 	if err != nil {
 		return err
@@ -111,7 +124,8 @@ func run(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	log.Info("starting", "version", version.String(), "api", api.Host, "stream", cfg.Stream.Address, "tls", cfg.Stream.TLS.Mode)
+	log.Info("starting", "version", version.String(), "api", api.Host, "stream", cfg.Stream.Address, "tls", cfg.Stream.TLS.Mode,
+		"inventory", cfg.Inventory.Enabled)
 	g, running := errgroup.WithContext(ctx) // either one's end is the other's
 	g.Go(func() error { return c.WatchConfig(running, f.config, data) })
 	g.Go(func() error {
@@ -126,6 +140,26 @@ func run(ctx context.Context, f flags) error {
 		return nil
 	}
 	return err
+}
+
+// inventoryOnce makes one run. What came of it is in the log too.
+func inventoryOnce(ctx context.Context, f flags) error {
+	cfg, err := config.LoadInventory(f.config, os.Getenv)
+	if err != nil {
+		return err
+	}
+	api, err := apiConfig(f.kubeconfig)
+	if err != nil {
+		return err
+	}
+	report, err := collector.InventoryOnce(ctx, cfg, api, f.log)
+	if err != nil {
+		return err
+	}
+	if report.Result != inventory.Complete {
+		return fmt.Errorf("inventory run %s: %s", report.Run, inventory.Summary(report))
+	}
+	return nil
 }
 
 // errDrained is the usual end.

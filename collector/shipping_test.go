@@ -1,0 +1,129 @@
+package collector_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/metawire/metawire/collector"
+	"github.com/metawire/metawire/collector/config"
+	"github.com/metawire/metawire/collector/inventory"
+	"github.com/metawire/metawire/collector/inventory/receiver"
+)
+
+// shipping is a configuration that only ships.
+const shipping = `apiVersion: metawire.dev/v1alpha1
+kind: CollectorConfig
+clusterID: test
+health: {address: %q}
+metrics: {address: %q}
+inventory:
+  enabled: true
+  endpoint: %s
+  resources: [pods, services, widgets.example.com]
+  state: {namespace: metawire, lease: l, report: r}
+`
+
+// TestShipsAlone: without a stream there is no port of it, and nothing to wait
+// for.
+func TestShipsAlone(t *testing.T) {
+	r := &running{health: freeAddress(t), metrics: freeAddress(t)}
+	cfg, err := config.Decode(fmt.Appendf(nil, shipping, r.health, r.metrics, "https://inventory.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := collector.New(cfg, &rest.Config{Host: "http://" + freeAddress(t)}, slog.New(slog.DiscardHandler), options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	r.answers(t, "readyz", http.StatusOK, "ok")
+	if code, body := get(t, "http://"+r.metrics+"/metrics"); code != http.StatusOK || !strings.Contains(body, "metawire_inventory_runs_total") || strings.Contains(body, "metawire_stream") {
+		t.Errorf("the metrics are not those of a collector that only ships: %s", body)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMissingCredential: a key that is missing in the mounted Secret is refused
+// at the start, by the field that names it.
+func TestMissingCredential(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "token")
+	text := fmt.Sprintf(shipping, ":0", ":0", "https://inventory.example") + "  credentials: {mode: bearer, tokenFile: " + missing + "}\n"
+	cfg, err := config.Decode([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := &rest.Config{Host: "http://" + freeAddress(t)}
+	_, err = collector.New(cfg, api, slog.New(slog.DiscardHandler), options())
+	if err == nil || !strings.Contains(err.Error(), "inventory.credentials.tokenFile: ") || !strings.Contains(err.Error(), `the key "token"`) {
+		t.Errorf("New: %v", err)
+	}
+	if _, err = collector.InventoryOnce(t.Context(), cfg, api, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "tokenFile") {
+		t.Errorf("InventoryOnce: %v", err)
+	}
+}
+
+// TestInventoryOnce: one run against an API server that serves two of three
+// types, and lets one of them be listed.
+func TestInventoryOnce(t *testing.T) {
+	api := httptest.NewServer(http.HandlerFunc(fewTypes))
+	defer api.Close()
+	endpoint := receiver.New(receiver.Options{})
+	sink := httptest.NewServer(endpoint)
+	defer sink.Close()
+	once := func(resources string) *inventory.Report {
+		cfg, err := config.DecodeInventory(fmt.Appendf(nil, `{apiVersion: metawire.dev/v1alpha1, kind: CollectorConfig, clusterID: test,
+			inventory: {endpoint: %q, resources: [%s]}}`, sink.URL, resources), os.Getenv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		report, err := collector.InventoryOnce(t.Context(), cfg, &rest.Config{Host: api.URL}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return report
+	}
+	if r := once("pods, widgets.example.com"); r.Result != inventory.Complete || r.Types[0].Outcome != inventory.OK || r.Types[1].Outcome != inventory.Absent {
+		t.Errorf("want complete without what is not served, got %s", inventory.Summary(r))
+	}
+	if kept := endpoint.Kept(); len(kept.Objects) != 1 || strings.Contains(string(kept.Objects["1"]), "hunter2") {
+		t.Errorf("arrived: %s", kept.Objects)
+	}
+	if r := once("pods, services"); r.Result != inventory.Partial || r.Types[1].Outcome != inventory.Forbidden {
+		t.Errorf("want partial without what is forbidden, got %s", inventory.Summary(r))
+	}
+}
+
+// fewTypes is an API server.
+func fewTypes(w http.ResponseWriter, q *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	switch q.URL.Path {
+	case "/api":
+		_, _ = io.WriteString(w, `{"kind":"APIVersions","versions":["v1"]}`)
+	case "/apis":
+		_, _ = io.WriteString(w, `{"kind":"APIGroupList","apiVersion":"v1","groups":[]}`)
+	case "/api/v1":
+		_, _ = io.WriteString(w, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"v1","resources":[
+			{"name":"pods","kind":"Pod","namespaced":true,"verbs":["list"]},{"name":"services","kind":"Service","namespaced":true,"verbs":["list"]}]}`)
+	case "/api/v1/pods":
+		_, _ = io.WriteString(w, `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[
+			{"metadata":{"name":"a","namespace":"b","uid":"1"},"spec":{"containers":[{"name":"c","env":[{"name":"D","value":"hunter2"}]}]}}]}`)
+	default:
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"message":"not allowed"}`)
+	}
+}

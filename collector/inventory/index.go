@@ -63,7 +63,7 @@ func (l *Ledger) read(ctx context.Context) (saved, error) {
 			return s, err
 		}
 		if i == 0 {
-			first, n = *part, part.Shards
+			first, n, s.generation = *part, part.Shards, part.Generation
 		}
 		switch {
 		case part.Format != shardFormat:
@@ -123,6 +123,9 @@ func (s *saved) add(part *shard) {
 // write keeps the ledger. When it fails in between, what it leaves is of two
 // generations, which is as good as lost.
 func (l *Ledger) write(ctx context.Context) error {
+	if first, err := l.readShard(ctx, 0); err == nil && first.Generation != l.generation {
+		return errors.New("another replica has written the index since this run began")
+	}
 	parts, err := l.encode()
 	if err != nil {
 		return err

@@ -33,8 +33,9 @@ type LedgerOptions struct {
 
 // saved is what a Ledger keeps.
 type saved struct {
-	runs  int               // since the last that sent everything
-	types map[string]*known // by the type's name
+	generation string            // of the first shard; empty if there is none
+	runs       int               // since the last that sent everything
+	types      map[string]*known // by the type's name
 }
 
 // known are the objects of a type.
@@ -72,8 +73,7 @@ func (l *Ledger) Begin(ctx context.Context) (complete bool, err error) {
 		return false, fmt.Errorf("read the index: %w", ctx.Err())
 	case err != nil:
 		l.options.Log.Warn("the index of what was sent is lost: this run sends everything", "error", err)
-		l.saved = saved{types: map[string]*known{}}
-		l.complete = true
+		l.types, l.complete = map[string]*known{}, true
 	default:
 		l.complete = l.runs+1 >= l.options.CompleteEvery
 	}
@@ -136,7 +136,8 @@ func (l *Ledger) Gone(t Type) []Identity {
 // End writes the ledger after a run. Unless the run was acknowledged, pages that
 // wait on disk are not, versions stay as they were, and so do deletions, which
 // are told again; but what is new may have arrived, and its deletion must be
-// told then.
+// told then. A ledger that another replica has written meanwhile stays as it is,
+// which is an error.
 func (l *Ledger) End(ctx context.Context, acknowledged bool) error {
 	changed := acknowledged
 	for _, k := range l.types {

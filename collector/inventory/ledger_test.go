@@ -229,6 +229,23 @@ func manyPods(t *testing.T, s State, n int, complete bool) {
 	}
 }
 
+// TestLedgerOfAnother: a replica that lost the Lease during its run does not
+// write over what the next one has kept.
+func TestLedgerOfAnother(t *testing.T) {
+	t.Parallel()
+	s := fakeState()
+	manyPods(t, s, 10, true)
+	late := NewLedger(s, LedgerOptions{})
+	if _, err := late.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	manyPods(t, s, 10, false)
+	if err := late.End(t.Context(), true); err == nil {
+		t.Error("the ledger of another was written over")
+	}
+	manyPods(t, s, 10, false)
+}
+
 // TestLedgerFits: no ConfigMap passes what the API server takes, and those that
 // are no longer needed go.
 func TestLedgerFits(t *testing.T) {

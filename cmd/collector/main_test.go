@@ -85,6 +85,8 @@ func TestRefuses(t *testing.T) {
 	port := replaced("port.yaml", `stream:
   enabled: true
   address: "127.0.0.1:0"`, fmt.Sprintf("stream:\n  enabled: true\n  address: %q", taken.Addr()))
+	ships := file("ships.yaml", `{apiVersion: metawire.dev/v1alpha1, kind: CollectorConfig, clusterID: a,
+  inventory: {endpoint: "http://127.0.0.1:1", resources: [pods]}}`)
 	for name, c := range map[string]struct {
 		args []string
 		want []string
@@ -101,6 +103,8 @@ func TestRefuses(t *testing.T) {
 		"no kubeconfig":           {[]string{"--config", good, "--kubeconfig", filepath.Join(dir, "none")}, []string{"--kubeconfig", filepath.Join(dir, "none"), "no such file"}},
 		"neither pod nor file":    {[]string{"--config", good}, []string{"not in a pod", "--kubeconfig"}},
 		"kubeconfig that is none": {[]string{"--config", good, "--kubeconfig", file("text", "hello")}, []string{"--kubeconfig", filepath.Join(dir, "text")}},
+		"a run, no endpoint":      {[]string{"--inventory-once", "--config", good, "--kubeconfig", api}, []string{good, "inventory.endpoint", "inventory.resources", "clusterID"}},
+		"a run that is not sent":  {[]string{"--inventory-once", "--config", ships, "--kubeconfig", api}, []string{"inventory run ", "failed: ", "127.0.0.1:1"}},
 		"taken port":              {[]string{"--config", port, "--kubeconfig", api}, []string{"stream.address", taken.Addr().String(), "in use"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,7 +126,7 @@ func TestRefuses(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for flag, want := range map[string][]string{
-		"--help":    {"--config FILE", "--kubeconfig FILE", "--log-level", "--log-format", "collector --config", "status 0"},
+		"--help":    {"--config FILE", "--kubeconfig FILE", "--log-level", "--log-format", "--inventory-once", "collector --config", "status 0"},
 		"--version": {version.String()},
 	} {
 		code, stdout, stderr := execute(t, flag)

@@ -38,21 +38,26 @@ func (c *Collector) addInventory(api *rest.Config) error {
 // InventoryOnce makes one run as the configuration says, and blocks until it has
 // ended. In a cluster it waits for the Lease first, so that no two runs go on at
 // once, and tells what came of the run there too. The error is of what kept it
-// from beginning; what came of it is in the report.
-func InventoryOnce(ctx context.Context, cfg *config.Config, api *rest.Config, log *slog.Logger) (*inventory.Report, error) {
+// from beginning; what came of it is in the report. Progress may be nil.
+func InventoryOnce(ctx context.Context, cfg *config.Config, api *rest.Config, log *slog.Logger, progress func(inventory.Progress)) (*inventory.Report, error) {
 	s, err := newShipper(cfg, api, log, nil)
 	if err != nil {
 		return nil, err
 	}
 	if s.state.Namespace == "" {
-		return s.run(ctx, nil), ctx.Err()
+		return s.run(ctx, progress), ctx.Err()
 	}
 	var report *inventory.Report
 	recorder := inventory.Recorder{State: s.state, Log: log}
 	ctx, done := context.WithCancel(ctx)
 	defer done()
 	err = (&inventory.Leader{State: s.state, Log: log}).Run(ctx, func(ctx context.Context) {
-		report = s.run(ctx, func(p inventory.Progress) { recorder.Progress(ctx, p) })
+		report = s.run(ctx, func(p inventory.Progress) {
+			recorder.Progress(ctx, p)
+			if progress != nil {
+				progress(p)
+			}
+		})
 		if err := recorder.Done(ctx, "", report); err != nil {
 			log.Warn("cannot tell everywhere what came of the run", "error", err)
 		}
@@ -66,7 +71,7 @@ func InventoryOnce(ctx context.Context, cfg *config.Config, api *rest.Config, lo
 
 // InventoryTo makes one run into another contract than the configured one: it
 // needs no endpoint, no credentials and nothing in the cluster but what is listed.
-func InventoryTo(ctx context.Context, cfg *config.Config, api *rest.Config, log *slog.Logger, to inventory.Contract) (*inventory.Report, error) {
+func InventoryTo(ctx context.Context, cfg *config.Config, api *rest.Config, log *slog.Logger, to inventory.Contract, progress func(inventory.Progress)) (*inventory.Report, error) {
 	alone := *cfg
 	alone.Inventory.State, alone.Inventory.Changes, alone.Inventory.Redaction.Secret = config.State{}, false, certs.SecretRef{}
 	client, err := apiClient(api)
@@ -74,7 +79,7 @@ func InventoryTo(ctx context.Context, cfg *config.Config, api *rest.Config, log 
 		return nil, err
 	}
 	s := &shipper{cfg: &alone, api: api, client: client, to: to, log: log}
-	return s.run(ctx, nil), ctx.Err()
+	return s.run(ctx, progress), ctx.Err()
 }
 
 // shipper makes runs, one at a time.

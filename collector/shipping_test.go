@@ -72,7 +72,7 @@ func TestMissingCredential(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "inventory.credentials.tokenFile: ") || !strings.Contains(err.Error(), `the key "token"`) {
 		t.Errorf("New: %v", err)
 	}
-	if _, err = collector.InventoryOnce(t.Context(), cfg, api, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "tokenFile") {
+	if _, err = collector.InventoryOnce(t.Context(), cfg, api, slog.New(slog.DiscardHandler), nil); err == nil || !strings.Contains(err.Error(), "tokenFile") {
 		t.Errorf("InventoryOnce: %v", err)
 	}
 }
@@ -91,7 +91,7 @@ func TestInventoryOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		report, err := collector.InventoryOnce(t.Context(), cfg, &rest.Config{Host: api.URL}, slog.New(slog.DiscardHandler))
+		report, err := collector.InventoryOnce(t.Context(), cfg, &rest.Config{Host: api.URL}, slog.New(slog.DiscardHandler), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -152,7 +152,7 @@ func inventoryOnce(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	report, err := collector.InventoryOnce(ctx, cfg, api, f.log)
+	report, err := collector.InventoryOnce(ctx, cfg, api, f.log, nil)
 	if err != nil {
 		return err
 	}

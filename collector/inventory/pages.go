@@ -129,8 +129,9 @@ func (p *packer) delete(ctx context.Context, gone Identity) error {
 
 // room closes the page if it has no room for so many bytes more.
 func (p *packer) room(ctx context.Context, n int) error {
-	has := p.raw.Len() + p.gone.Len()
-	if has == 0 || has+len(deletedHead)+len(pageTail)+n+1 <= p.o.Bytes {
+	empty := p.raw.Len()+p.gone.Len() == 0
+	has := max(p.raw.Len(), len(p.head)) + len(deletedHead) + p.gone.Len() + len(",") + len(pageTail)
+	if empty || has+n <= p.o.Bytes {
 		return nil
 	}
 	return p.turn(ctx)

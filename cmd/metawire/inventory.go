@@ -62,8 +62,11 @@ Exit codes: 0 the run was complete, 2 it was not (the report says why), 1 error.
 	f.BoolVar(&r.once, "once", false, "make one run and send it")
 	c.MarkFlagsMutuallyExclusive("dry-run", "once")
 	r.output = outputFlag(c, "text", "json")
-	c.RunE = func(*cobra.Command, []string) error {
-		return errNothingToDo
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if !r.dryRun && !r.once {
+			return errNothingToDo
+		}
+		return r.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr())
 	}
 	c.AddCommand(newInventoryTypes(), newInventoryTrigger(), newInventoryReceive())
 	return c
@@ -86,6 +89,7 @@ func (r *inventoryRun) api() (*rest.Config, error) {
 		return nil, err
 	}
 	api.Impersonate.UserName = r.as
+	api.QPS, api.Burst = 50, 100 // a question for each type
 	return api, nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"text/tabwriter"
 
@@ -15,13 +14,10 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/rest"
 
 	"github.com/metawire/metawire/charts"
-	"github.com/metawire/metawire/collector/config"
+	"github.com/metawire/metawire/collector/inventory"
 )
 
 // typeRow is what becomes of a resource type.
@@ -106,123 +102,38 @@ func (r *inventoryRun) types(ctx context.Context) ([]typeRow, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client for %s: %w", api.Host, err)
 	}
-	names, err := configuredTypes(ctx, api, &cfg.Inventory)
+	types, err := inventory.Prospects(ctx, api, cfg.Inventory.Resources, cfg.Inventory.CustomResources)
 	if err != nil {
 		return nil, err
 	}
-	return typeRows(ctx, clients, names, secret)
+	return typeRows(ctx, clients, types, secret)
 }
 
-// catalog is what an API server serves.
-type catalog struct {
-	types  map[string]typeRow // that can be listed, by name
-	broken map[string]error   // groups that it cannot tell of
-}
-
-func newCatalog(ctx context.Context, api kubernetes.Interface) (*catalog, error) {
-	lists, err := discovery.ToDiscoveryInterfaceWithContext(api.Discovery()).ServerPreferredResourcesWithContext(ctx)
-	broken, partial := discovery.GroupDiscoveryFailedErrorGroups(err)
-	if err != nil && !partial {
-		return nil, fmt.Errorf("ask the API server what it serves: %w", err)
+// typeRows says of the types what becomes of them, and asks which may be listed.
+func typeRows(ctx context.Context, api kubernetes.Interface, types []inventory.Prospect, secret func(string) bool) ([]typeRow, error) {
+	rows := make([]typeRow, len(types))
+	for i, t := range types {
+		rows[i] = typeRow{Name: t.Name, Configured: t.Configured, Served: t.Outcome == inventory.OK, Kind: t.Kind, APIVersion: t.APIVersion()}
 	}
-	c := &catalog{types: map[string]typeRow{}, broken: map[string]error{}}
-	for version, err := range broken {
-		c.broken[version.Group] = err
-	}
-	for _, list := range lists {
-		version, err := schema.ParseGroupVersion(list.GroupVersion)
-		if err != nil {
-			return nil, fmt.Errorf("what the API server serves: %w", err)
-		}
-		for _, r := range list.APIResources {
-			if slices.Contains(r.Verbs, "list") {
-				name := schema.GroupResource{Group: version.Group, Resource: r.Name}.String()
-				c.types[name] = typeRow{Name: name, APIVersion: list.GroupVersion, Kind: r.Kind, Served: true}
-			}
-		}
-	}
-	return c, nil
-}
-
-// find returns the types that a configured name means: that of its group, or
-// without a group that of the core group, else those of every group.
-func (c *catalog) find(name string) []typeRow {
-	if t, ok := c.types[name]; ok {
-		return []typeRow{t}
-	}
-	var found []typeRow
-	if t := schema.ParseGroupResource(name); t.Group == "" {
-		for other, row := range c.types {
-			if schema.ParseGroupResource(other).Resource == t.Resource {
-				found = append(found, row)
-			}
-		}
-	}
-	if len(found) > 0 {
-		return found
-	}
-	row := typeRow{Name: name, Missed: "this API server does not serve it"}
-	if err := c.broken[schema.ParseGroupResource(name).Group]; err != nil {
-		row.Missed, row.lost = "the API server cannot tell of the group: "+err.Error(), true
-	}
-	return []typeRow{row}
-}
-
-// typeRows returns the configured types and those that are served besides,
-// sorted by name.
-func typeRows(ctx context.Context, api kubernetes.Interface, names []string, secret func(string) bool) ([]typeRow, error) {
-	c, err := newCatalog(ctx, api)
-	if err != nil {
+	if err := allow(ctx, api, rows); err != nil {
 		return nil, err
 	}
-	rows := map[string]typeRow{}
-	for _, name := range names {
-		for _, row := range c.find(name) {
-			row.Configured = true
-			rows[row.Name] = row
+	for i, t := range types {
+		r := &rows[i]
+		switch {
+		case t.Outcome == inventory.Failed:
+			r.Missed, r.lost = t.Error, true
+		case !r.Served:
+			r.Missed = cmp.Or(t.Error, "this API server does not serve it")
+		case !r.Configured && secret(r.Name):
+			r.Missed = "holds credentials, so it is only collected when it is added"
+		case !r.Configured:
+			r.Missed = "not configured: add it to the chart's addTypes"
+		case !r.Allowed:
+			r.Missed, r.lost = "forbidden: no role lets it be listed", !t.Custom
 		}
 	}
-	for name, row := range c.types {
-		if _, ok := rows[name]; !ok {
-			row.Missed = "not configured: add it to the chart's addTypes"
-			if secret(name) {
-				row.Missed = "holds credentials, so it is only collected when it is added"
-			}
-			rows[name] = row
-		}
-	}
-	sorted := slices.SortedFunc(maps.Values(rows), func(a, b typeRow) int { return cmp.Compare(a.Name, b.Name) })
-	if err := allow(ctx, api, sorted); err != nil {
-		return nil, err
-	}
-	for i := range sorted {
-		if r := &sorted[i]; r.Configured && r.Served && !r.Allowed {
-			r.Missed, r.lost = "forbidden: no role lets it be listed", true
-		}
-	}
-	return sorted, nil
-}
-
-// configuredTypes are the names that the configuration means: with
-// customResources those of CustomResourceDefinitions too, whose names are such.
-func configuredTypes(ctx context.Context, api *rest.Config, i *config.Inventory) ([]string, error) {
-	names := slices.Clone(i.Resources)
-	if !i.CustomResources {
-		return names, nil
-	}
-	clients, err := metadata.NewForConfig(api)
-	if err != nil {
-		return nil, fmt.Errorf("client for %s: %w", api.Host, err)
-	}
-	definitions := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
-	list, err := clients.Resource(definitions).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("list the CustomResourceDefinitions, which inventory.customResources takes: %w", err)
-	}
-	for i := range list.Items {
-		names = append(names, list.Items[i].Name)
-	}
-	return names, nil
+	return rows, nil
 }
 
 // sensitive says which types hold credentials.

@@ -95,8 +95,9 @@ type run struct {
 	report   *Report
 	now      Progress
 	buffer   bytes.Buffer
-	// broken says that the contract takes no more.
-	broken error
+	// everything is sent, whatever the index says.
+	everything bool
+	broken     error // the contract takes no more
 }
 
 // Run lists everything once and hands it to the contract. It blocks until that
@@ -133,16 +134,17 @@ func (r *run) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	changes := false
+	r.everything = true
 	if r.index != nil {
-		complete, err := r.index.Begin(ctx)
-		if err != nil {
+		if r.everything, err = r.index.Begin(ctx); err != nil {
 			return err
 		}
-		changes = !complete
 	}
-	r.report.Changes = changes
-	this := Run{ID: r.report.Run, ClusterID: r.options.ClusterID, Started: r.report.Started, Changes: changes}
+	if w, ok := r.contract.(Waiter); ok && w.Waiting() > 0 {
+		r.everything = true // what waits may be older than what the endpoint has
+	}
+	r.report.Changes = !r.everything
+	this := Run{ID: r.report.Run, ClusterID: r.options.ClusterID, Started: r.report.Started, Changes: !r.everything}
 	if this.ClusterUID, err = r.clusterUID(ctx); err != nil {
 		r.note("the cluster's own id is not known: %v", err)
 	}
@@ -291,7 +293,7 @@ func (r *run) list(ctx context.Context, t Type, tr *TypeReport) error {
 // object hands over one object, unless the endpoint has it.
 func (r *run) object(ctx context.Context, t Type, tr *TypeReport, id Identity, content func() any) error {
 	tr.Listed++
-	if r.index != nil && !r.index.Changed(t, id) {
+	if r.index != nil && !r.index.Changed(t, id) && !r.everything {
 		return nil
 	}
 	body, err := encode(&r.buffer, content())

@@ -106,3 +106,23 @@ func TestBasis(t *testing.T) {
 		}
 	}
 }
+
+// TestIndexIsNotSent: the index, which every run changes, is none of what it sends.
+func TestIndexIsNotSent(t *testing.T) {
+	b := butItself{always{}, inventory.State{Namespace: "metawire", Index: "i"}}
+	maps := inventory.Type{Name: "configmaps"}
+	for name, want := range map[string]bool{"metawire/i-0": false, "metawire/i-31": false, "metawire/i": true, "metawire/other": true, "shop/i-0": true} {
+		namespace, name, _ := strings.Cut(name, "/")
+		if b.Changed(maps, inventory.Identity{Namespace: namespace, Name: name}) != want {
+			t.Errorf("%s/%s: want %t", namespace, name, want)
+		}
+	}
+	if !b.Changed(inventory.Type{Name: "secrets"}, inventory.Identity{Namespace: "metawire", Name: "i-0"}) {
+		t.Error("a Secret is taken for the index")
+	}
+}
+
+// always is an index to which everything is new.
+type always struct{ inventory.Index }
+
+func (always) Changed(inventory.Type, inventory.Identity) bool { return true }

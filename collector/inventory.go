@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -157,7 +158,23 @@ func (s *shipper) try(ctx context.Context, progress func(inventory.Progress)) (*
 	}
 	var index inventory.Index
 	if i.Changes && s.state.Index != "" {
-		index = inventory.NewLedger(s.state, inventory.LedgerOptions{CompleteEvery: i.CompleteEvery, Basis: basis(s.cfg, key), Log: s.log})
+		ledger := inventory.NewLedger(s.state, inventory.LedgerOptions{CompleteEvery: i.CompleteEvery, Basis: basis(s.cfg, key), Log: s.log})
+		index = butItself{ledger, s.state}
 	}
 	return all.Run(ctx, s.to, index, progress), nil
+}
+
+// butItself is an index that is not sent: large, and another after every run, it
+// would be most of what has changed.
+type butItself struct {
+	inventory.Index
+
+	state inventory.State
+}
+
+func (b butItself) Changed(t inventory.Type, id inventory.Identity) bool {
+	if t.Name == "configmaps" && id.Namespace == b.state.Namespace && strings.HasPrefix(id.Name, b.state.Index+"-") {
+		return false
+	}
+	return b.Index.Changed(t, id)
 }

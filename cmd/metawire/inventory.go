@@ -89,7 +89,8 @@ func (r *inventoryRun) api() (*rest.Config, error) {
 		return nil, err
 	}
 	api.Impersonate.UserName = r.as
-	api.QPS, api.Burst = 50, 100 // a question for each type
+	api.QPS, api.Burst = 50, 100           // a question for each type
+	api.WarningHandler = rest.NoWarnings{} // that a type is deprecated does not matter here
 	return api, nil
 }
 

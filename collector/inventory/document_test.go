@@ -68,7 +68,7 @@ func TestSummary(t *testing.T) {
 		},
 		Error: "the endpoint is slow",
 	}
-	want := "partial: 7 objects of 3 types, 7 sent in 2 pages (3.0 MiB) within 1.23s; forbidden: nodes; absent: rollouts.argoproj.io; the endpoint is slow"
+	want := "partial: 7 objects of 3 types, 7 sent in 2 pages (3.0 MiB), within 1.23s; forbidden: nodes; absent: rollouts.argoproj.io; the endpoint is slow"
 	if got := Summary(r); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -18,8 +18,16 @@ func Summary(r *Report) string {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d objects of %d types, %d sent in %d pages (%s) within %s",
-		r.Result, listed, len(r.Types), r.Sent.Objects, r.Sent.Pages, size(r.Sent.Wire), r.Ended.Sub(r.Started).Round(10*time.Millisecond))
+	fmt.Fprintf(&b, "%s: %d objects of %d types", r.Result, listed, len(r.Types))
+	if r.Sent.Pages > 0 {
+		fmt.Fprintf(&b, ", %d sent in %d pages (%s)", r.Sent.Objects, r.Sent.Pages, size(r.Sent.Wire))
+	} else { // nothing was, or it is a dry run
+		fmt.Fprintf(&b, ", %s of JSON", size(r.Sent.Bytes))
+	}
+	if r.Sent.Spooled > 0 {
+		fmt.Fprintf(&b, ", %d pages wait on disk", r.Sent.Spooled)
+	}
+	fmt.Fprintf(&b, ", within %s", r.Ended.Sub(r.Started).Round(10*time.Millisecond))
 	for _, o := range []Outcome{Failed, Forbidden, Truncated, Absent} {
 		if names := missed[o]; len(names) > 0 {
 			more := ""

@@ -1,0 +1,90 @@
+package integration_test
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metawire/metawire/collector/inventory/receiver"
+)
+
+// TestInventoryOnce: with both contracts, from a file and the environment, every
+// object of the types arrives.
+func TestInventoryOnce(t *testing.T) {
+	t.Parallel()
+	metawire, namespace := buildCommandLine(t), newNamespace(t)
+	settings := &corev1.ConfigMap{ObjectMeta: metadataOf(namespace, "settings"), Data: map[string]string{"color": "blue"}}
+	create(t, settings)
+	for _, contract := range []string{"objects", "runs"} {
+		t.Run(contract, func(t *testing.T) {
+			r := receiver.New(receiver.Options{AccessKey: "access", SecretKey: "secret"})
+			server := httptest.NewServer(r)
+			defer server.Close()
+			file := filepath.Join(t.TempDir(), "once.yaml")
+			text := fmt.Sprintf(`apiVersion: metawire.dev/v1alpha1
+kind: CollectorConfig
+inventory:
+  enabled: true
+  endpoint: %s
+  contract: %s
+  resources: [configmaps, namespaces, rollouts.argoproj.io]
+`, server.URL, contract)
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := exec.CommandContext(t.Context(), metawire, "inventory", "--once", "--config", file, "--kubeconfig", plane.Kubeconfig())
+			c.Env = append(os.Environ(), "METAWIRE_CLUSTER_ID=a-cluster", "METAWIRE_ACCESS_KEY=access", "METAWIRE_SECRET_KEY=secret")
+			out, err := c.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v:\n%s", err, out)
+			}
+			if !strings.Contains(string(out), "\ncomplete: ") || !strings.Contains(string(out), "rollouts.argoproj.io  absent") {
+				t.Errorf("it says\n%s", out)
+			}
+			if kept := r.Kept(); kept.Objects[string(settings.UID)] == nil || kept.Refused > 0 {
+				t.Errorf("%d objects arrived, %d requests were refused", len(kept.Objects), kept.Refused)
+			}
+		})
+	}
+}
+
+// TestInventoryTriggerCommand: the release is found, the replica that holds the
+// Lease makes a run, and its report is printed.
+func TestInventoryTriggerCommand(t *testing.T) {
+	t.Parallel()
+	metawire, state := buildCommandLine(t), newInventoryState(t)
+	labels := func(component string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: state.Namespace, Name: "metawire-" + component, Labels: map[string]string{
+			"app.kubernetes.io/part-of": "metawire", "app.kubernetes.io/component": component, "app.kubernetes.io/instance": state.Namespace,
+		}}
+	}
+	lease := &coordinationv1.Lease{ObjectMeta: labels("inventory")}
+	lease.Name = state.Lease
+	create(t,
+		&corev1.Service{ObjectMeta: labels("collector"), Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "grpc", Port: 45000}}}},
+		&corev1.ConfigMap{ObjectMeta: labels("collector"), Data: map[string]string{"collector.yaml": fmt.Sprintf(
+			`{"inventory":{"enabled":true,"state":{"namespace":%q,"lease":%q,"report":%q}}}`, state.Namespace, state.Lease, state.Report)}},
+		lease,
+	)
+	startReplica(t, state, "one", make(chan string, 1000), false)
+	out, err := exec.CommandContext(t.Context(), metawire, "inventory", "trigger", "-n", state.Namespace, "--kubeconfig", plane.Kubeconfig()).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "complete: 0 objects of 0 types") {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	made := &corev1.ConfigMap{}
+	if err := api.Get(t.Context(), client.ObjectKey{Namespace: state.Namespace, Name: state.Report}, made); err != nil {
+		t.Fatal(err)
+	}
+	if len(made.OwnerReferences) != 1 || made.OwnerReferences[0].UID != lease.UID || made.Labels["app.kubernetes.io/part-of"] != "metawire" {
+		t.Errorf("the report's ConfigMap does not go with the Lease: %+v", made.ObjectMeta)
+	}
+}

@@ -147,6 +147,7 @@ func (s *shipper) try(ctx context.Context, progress func(inventory.Progress)) (*
 	}
 	own := rest.CopyConfig(s.api)
 	own.QPS, own.Burst = apiRate, apiBurst
+	own.WarningHandler = rest.NoWarnings{} // types that are deprecated are listed as long as they are there
 	all, err := inventory.New(inventory.Options{
 		API: own, ClusterID: s.cfg.ClusterID, Version: version.Version, Types: i.Resources, CustomResources: i.CustomResources,
 		// The contract runs has a place of its own for them.

@@ -122,9 +122,10 @@ func (t *trigger) follow(ctx context.Context, state *inventory.State, id string,
 			return nil, err
 		case status.Trigger == id && status.Report != nil:
 			return status.Report, nil
-		case status.Progress != nil && status.Progress.Trigger != id:
+		case status.Progress == nil || time.Since(status.Progress.Updated) > time.Minute: // left by one that was canceled
+		case status.Progress.Trigger != id:
 			line.say("another run goes on: " + progressOf(*status.Progress))
-		case status.Progress != nil:
+		default:
 			line.say(progressOf(*status.Progress))
 		}
 		select {

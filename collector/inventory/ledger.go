@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 )
 
 // Ledger is the index of what was acknowledged: for every object the version
@@ -169,5 +170,7 @@ func (l *Ledger) End(ctx context.Context, acknowledged bool) error {
 	if !changed {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // ctx may be without an end
+	defer cancel()
 	return l.write(ctx)
 }

@@ -203,7 +203,7 @@ func define(t *testing.T, client dynamic.Interface, group string) {
 	if _, err := resource.Create(t.Context(), &unstructured.Unstructured{Object: definition}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = resource.Delete(context.Background(), "widgets."+group, metav1.DeleteOptions{}) }) //nolint:usetesting // the test's context has ended
+	t.Cleanup(func() { _ = resource.Delete(context.Background(), "widgets."+group, metav1.DeleteOptions{}) })
 }
 
 // breakGroup registers an API group that no server serves.
@@ -220,5 +220,5 @@ func breakGroup(t *testing.T, client dynamic.Interface, group string) {
 	}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = resource.Delete(context.Background(), name, metav1.DeleteOptions{}) }) //nolint:usetesting // the test's context has ended
+	t.Cleanup(func() { _ = resource.Delete(context.Background(), name, metav1.DeleteOptions{}) })
 }

@@ -67,6 +67,8 @@ func TestRelease(t *testing.T) {
 		}
 	}
 	part("upgrade", func(t *testing.T) { testUpgrade(t, w) })
+	part("inventory", func(t *testing.T) { testInventory(t, w) })
+	part("inventory by a CronJob", func(t *testing.T) { testInventoryJob(t, w) })
 	part("uninstall", func(t *testing.T) { testUninstall(t, w) })
 	part("sources of certificates", func(t *testing.T) { testTLSSources(t, w) })
 }
@@ -332,6 +334,8 @@ func (w *world) noneOf(ctx context.Context, kind string) error {
 		"Service":                      "/api/v1/namespaces/metawire/services",
 		"Deployment":                   "/apis/apps/v1/namespaces/metawire/deployments",
 		"PodDisruptionBudget":          "/apis/policy/v1/namespaces/metawire/poddisruptionbudgets",
+		"Lease":                        "/apis/coordination.k8s.io/v1/namespaces/metawire/leases",
+		"CronJob":                      "/apis/batch/v1/namespaces/metawire/cronjobs",
 		"Secret":                       "/api/v1/namespaces/metawire/secrets",
 		"Role":                         "/apis/rbac.authorization.k8s.io/v1/namespaces/metawire/roles",
 		"RoleBinding":                  "/apis/rbac.authorization.k8s.io/v1/namespaces/metawire/rolebindings",

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // lastApplied holds an object as somebody applied it, credentials and all.
@@ -23,42 +26,119 @@ type Redactor struct{ key []byte }
 // for as long as digests are compared.
 func NewRedactor(key []byte) *Redactor { return &Redactor{bytes.Clone(key)} }
 
+// of returns the redactor of one object. Equal values of two objects have
+// different digests: else who may create objects could guess what is in a Secret
+// and see that the guess is right.
+func (r *Redactor) of(uid string) *Redactor {
+	h := hmac.New(sha256.New, r.key)
+	h.Write([]byte("metawire.dev/redaction/v1\x00" + uid))
+	return &Redactor{h.Sum(nil)}
+}
+
 // digest stands for a value.
 func (r *Redactor) digest(value string) string {
 	if value == "" {
 		return ""
 	}
 	h := hmac.New(sha256.New, r.key)
-	h.Write([]byte("metawire.dev/redaction/v1\x00" + value))
+	h.Write([]byte(value))
 	return "hmac-sha256:" + hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// digests replaces every value of a tree.
+func (r *Redactor) digests(v any) any {
+	switch v := v.(type) {
+	case nil:
+		return nil
+	case string:
+		return r.digest(v)
+	case []any:
+		for i := range v {
+			v[i] = r.digests(v[i])
+		}
+		return v
+	case map[string]any:
+		for k := range v {
+			v[k] = r.digests(v[k])
+		}
+		return v
+	default:
+		return r.digest(fmt.Sprint(v))
+	}
 }
 
 // Object redacts an object in place.
 func (r *Redactor) Object(o map[string]any) {
-	annotations(o)
-	switch kind, group := text(o, "kind"), text(o, "apiVersion"); {
-	case kind == "Secret" && group == "v1":
-		for _, field := range []string{"data", "stringData"} {
-			r.all(o, field, func(_, value string) string { return r.digest(value) })
+	r.of(text(o, "metadata", "uid")).value("", o)
+}
+
+// Where environment variables and commands stand: in containers, and in what
+// operators make of their own objects.
+var (
+	envName     = regexp.MustCompile(`(?i)^(\w*env(s|vars?)?|environment(variables)?)$`)
+	commandName = regexp.MustCompile(`(?i)^(\w*args|arguments|command)$`)
+)
+
+// value redacts what stands under a key, at any depth and in whatever object.
+func (r *Redactor) value(key string, v any) any {
+	switch v := v.(type) {
+	case string:
+		if commandName.MatchString(key) {
+			return likely("", v)
 		}
-	case kind == "ConfigMap" && group == "v1":
-		r.all(o, "data", likely)
-		r.all(o, "binaryData", func(key, value string) string {
-			if likely(key, "x") == masked {
-				return masked
+		return certain(v)
+	case []any:
+		if envName.MatchString(key) {
+			r.env(v)
+			return v
+		}
+		if commandName.MatchString(key) {
+			arguments(v)
+		}
+		for i := range v {
+			v[i] = r.value("", v[i])
+		}
+	case map[string]any:
+		switch {
+		case key == "openAPIV3Schema": // no values, only their names
+			return v
+		case envName.MatchString(key):
+			r.envMap(v)
+		}
+		r.kinds(v)
+		r.metadata(v)
+		if s, ok := v["value"].(string); ok && text(v, "name") != "" { // HTTP headers, parameters
+			v["value"] = likely(text(v, "name"), s)
+		}
+		for k, inner := range v {
+			if k != "metadata" {
+				v[k] = r.value(k, inner)
 			}
-			return value
-		})
-	}
-	for key, value := range o {
-		if key != "metadata" {
-			o[key] = r.value(key, value)
 		}
+	}
+	return v
+}
+
+// kinds redacts what is of a kind that holds texts, also within another object.
+func (r *Redactor) kinds(o map[string]any) {
+	if group := text(o, "apiVersion"); group != "v1" && group != "" {
+		return
+	}
+	switch text(o, "kind") {
+	case "Secret":
+		for _, field := range []string{"data", "stringData"} {
+			if v, ok := o[field]; ok {
+				o[field] = r.digests(v)
+			}
+		}
+	case "ConfigMap":
+		texts(o["data"], r.text)
+		texts(o["binaryData"], r.binary)
 	}
 }
 
-// annotations redacts the metadata of an object, or of a pod template.
-func annotations(o map[string]any) {
+// metadata redacts that of an object, or of a template within one.
+func (r *Redactor) metadata(o map[string]any) {
 	m, _ := o["metadata"].(map[string]any)
 	if m == nil {
 		return
@@ -66,107 +146,88 @@ func annotations(o map[string]any) {
 	delete(m, "managedFields")
 	all, _ := m["annotations"].(map[string]any)
 	delete(all, lastApplied)
-	for key, value := range all {
-		if s, ok := value.(string); ok {
-			all[key] = likely(key, s)
-		}
-	}
+	texts(all, r.text)
 	if all != nil && len(all) == 0 {
 		delete(m, "annotations")
 	}
 }
 
-// all changes every text of a map within an object.
-func (r *Redactor) all(o map[string]any, field string, change func(key, value string) string) {
-	m, _ := o[field].(map[string]any)
-	for key, value := range m {
+// texts changes every text of a map.
+func texts(m any, change func(key, value string) string) {
+	all, _ := m.(map[string]any)
+	for key, value := range all {
 		if s, ok := value.(string); ok {
-			m[key] = change(key, s)
+			all[key] = change(key, s)
 		}
 	}
 }
 
-// value redacts what stands under a key, at any depth: containers are found by
-// the names of their lists, in whatever object, and templates by their metadata.
-func (r *Redactor) value(key string, v any) any {
-	switch v := v.(type) {
-	case string:
-		return certain(v)
-	case []any:
-		switch key {
-		case "containers", "initContainers", "ephemeralContainers":
-			for _, c := range v {
-				if c, ok := c.(map[string]any); ok {
-					r.container(c)
-				}
-			}
-		case "env":
-			r.env(v)
-		case "command", "args":
-			arguments(v)
-		case "httpHeaders":
-			headers(v)
-		}
-		for i := range v {
-			v[i] = r.value("", v[i])
-		}
-	case map[string]any:
-		if _, ok := v["metadata"].(map[string]any); ok {
-			annotations(v)
-		}
-		for k, inner := range v {
-			v[k] = r.value(k, inner)
-		}
+// text redacts a text of any form: JSON by its structure, which may be an object
+// as somebody applied it.
+func (r *Redactor) text(key, s string) string {
+	if start := strings.TrimLeft(s, " \t\r\n"); suspect(key) || !strings.HasPrefix(start, "{") && !strings.HasPrefix(start, "[") {
+		return likely(key, s)
 	}
-	return v
+	var tree any
+	d := json.NewDecoder(strings.NewReader(s))
+	d.UseNumber()
+	if err := d.Decode(&tree); err != nil || d.More() {
+		return likely(key, s)
+	}
+	var before, after bytes.Buffer
+	was, err := encode(&before, tree)
+	if err != nil {
+		return masked
+	}
+	is, err := encode(&after, r.values("", r.value("", tree)))
+	if err != nil {
+		return masked
+	}
+	var compact bytes.Buffer
+	if bytes.Equal(was, is) && json.Compact(&compact, []byte(s)) == nil && compact.Len() == len(was) { // else a key is there twice
+		return s
+	}
+	return string(is)
 }
 
-// container redacts what the general rules would not see as a container's.
-func (r *Redactor) container(c map[string]any) {
-	for field, change := range map[string]func([]any){"env": r.env, "command": arguments, "args": arguments} {
-		if list, ok := c[field].([]any); ok {
-			change(list)
-		}
+// binary masks what is a text, in base64, that holds a credential.
+func (r *Redactor) binary(key, value string) string {
+	plain, err := base64.StdEncoding.DecodeString(value)
+	if suspect(key) || keystore.MatchString(key) || err == nil && utf8.Valid(plain) && r.text(key, string(plain)) != string(plain) {
+		return masked
 	}
+	return value
 }
 
 // env replaces every literal value: which of them are credentials nobody knows.
 func (r *Redactor) env(list []any) {
-	for _, e := range list {
-		e, _ := e.(map[string]any)
-		if s, ok := e["value"].(string); ok && !strings.HasPrefix(s, "hmac-sha256:") {
-			e["value"] = r.digest(s)
-		}
-	}
-}
-
-// arguments masks what looks like a credential, and what follows a flag that is
-// called so.
-func arguments(list []any) {
-	flag := ""
-	for i, a := range list {
-		s, ok := a.(string)
-		if !ok {
+	for i := range list {
+		e, ok := list[i].(map[string]any)
+		if !ok { // such as NAME=value
+			list[i] = r.digests(list[i])
 			continue
 		}
-		switch name, _, assigned := strings.Cut(s, "="); {
-		case flag != "" && !strings.HasPrefix(s, "-"):
-			list[i], flag = masked, ""
-		case strings.HasPrefix(s, "-") && suspectName.MatchString(name):
-			if flag = name; assigned {
-				list[i], flag = name+"="+masked, ""
+		for k, inner := range e {
+			if k == "value" {
+				e[k] = r.digests(inner)
+			} else {
+				e[k] = r.value(k, inner)
 			}
-		default:
-			list[i], flag = likely("", s), ""
 		}
 	}
 }
 
-func headers(list []any) {
-	for _, h := range list {
-		h, _ := h.(map[string]any)
-		if s, ok := h["value"].(string); ok {
-			h["value"] = likely(text(h, "name"), s)
+// envMap is env of variables by their names.
+func (r *Redactor) envMap(all map[string]any) {
+	for k, v := range all {
+		switch v := v.(type) {
+		case map[string]any:
+			if literal, ok := v["value"]; ok {
+				v["value"] = r.digests(literal)
+			}
+		case []any:
+		default:
+			all[k] = r.digests(v)
 		}
 	}
 }
@@ -178,21 +239,33 @@ func (r *Redactor) values(key string, v any) any {
 	case string:
 		return likely(key, v)
 	case json.Number:
-		if suspectName.MatchString(key) {
+		if suspect(key) {
 			return masked
 		}
 	case []any:
+		switch {
+		case envName.MatchString(key):
+			r.env(v)
+			return v
+		case commandName.MatchString(key):
+			arguments(v)
+		}
 		for i := range v {
 			v[i] = r.values(key, v[i])
 		}
 	case map[string]any:
+		if envName.MatchString(key) {
+			r.envMap(v)
+			return v
+		}
 		for k, inner := range v {
-			if name := text(v, "name"); k == "value" && name != "" { // as in env
-				k = name
-				v["value"] = r.values(k, inner)
-				continue
+			as := k
+			if name := text(v, "name"); k == "value" && name != "" {
+				as = name
+			} else if holdsCredentials.MatchString(key) && !describes(k) { // by their owners' names
+				as = key
 			}
-			v[k] = r.values(k, inner)
+			v[k] = r.values(as, inner)
 		}
 	}
 	return v

@@ -26,10 +26,11 @@ func parse(t testing.TB, text string) map[string]any {
 // TestRedacted: what is taken out, and what stays, by the place where it stands.
 func TestRedacted(t *testing.T) {
 	r := testRedactor()
+	digest := r.of("").digest
 	for name, c := range map[string]struct{ in, want string }{
 		"Secret": {
 			`{"kind":"Secret","apiVersion":"v1","data":{"a":"aGVsbG8="},"stringData":{"b":"x","c":""},"type":"Opaque"}`,
-			`{"kind":"Secret","apiVersion":"v1","data":{"a":"` + r.digest("aGVsbG8=") + `"},"stringData":{"b":"` + r.digest("x") + `","c":""},"type":"Opaque"}`,
+			`{"kind":"Secret","apiVersion":"v1","data":{"a":"` + digest("aGVsbG8=") + `"},"stringData":{"b":"` + digest("x") + `","c":""},"type":"Opaque"}`,
 		},
 		"ConfigMap": {
 			`{"kind":"ConfigMap","apiVersion":"v1","data":{"password":"x","app.ini":"user = joe\npassword = hunter2\nport: 80","url":"postgres://joe:pw@db/x"},"binaryData":{"token":"AA==","logo":"AA=="}}`,
@@ -41,11 +42,11 @@ func TestRedacted(t *testing.T) {
 		},
 		"containers of every kind": {
 			`{"kind":"Pod","spec":{"containers":[{"name":"a","image":"a@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","env":[{"name":"A","value":"x"},{"name":"B","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}],"args":["--token=x","--password","y","-v","--url=http://a:b@c"]}],"initContainers":[{"env":[{"name":"A","value":"x"}],"command":["sh","-c","curl -H 'Authorization: Bearer abc' --api-key zzz"]}],"ephemeralContainers":[{"env":[{"name":"A","value":"x"}]}]}}`,
-			`{"kind":"Pod","spec":{"containers":[{"name":"a","image":"a@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","env":[{"name":"A","value":"` + r.digest("x") + `"},{"name":"B","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}],"args":["--token=***","--password","***","-v","--url=http://***@c"]}],"initContainers":[{"env":[{"name":"A","value":"` + r.digest("x") + `"}],"command":["sh","-c","curl -H 'Authorization: ***' --api-key ***"]}],"ephemeralContainers":[{"env":[{"name":"A","value":"` + r.digest("x") + `"}]}]}}`,
+			`{"kind":"Pod","spec":{"containers":[{"name":"a","image":"a@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","env":[{"name":"A","value":"` + digest("x") + `"},{"name":"B","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}],"args":["--token=***","--password","***","-v","--url=http://***@c"]}],"initContainers":[{"env":[{"name":"A","value":"` + digest("x") + `"}],"command":["sh","-c","curl -H 'Authorization: ***"]}],"ephemeralContainers":[{"env":[{"name":"A","value":"` + digest("x") + `"}]}]}}`,
 		},
 		"template of an unknown object": {
 			`{"kind":"Rollout","spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"x","a":"b"}},"spec":{"containers":[{"env":[{"name":"A","value":"x"}]}]}}}}`,
-			`{"kind":"Rollout","spec":{"template":{"metadata":{"annotations":{"a":"b"}},"spec":{"containers":[{"env":[{"name":"A","value":"` + r.digest("x") + `"}]}]}}}}`,
+			`{"kind":"Rollout","spec":{"template":{"metadata":{"annotations":{"a":"b"}},"spec":{"containers":[{"env":[{"name":"A","value":"` + digest("x") + `"}]}]}}}}`,
 		},
 		"numbers stay as they are": {`{"kind":"X","spec":{"n":1.50,"big":12345678901234567890}}`, `{"kind":"X","spec":{"n":1.50,"big":12345678901234567890}}`},
 	} {
@@ -59,7 +60,8 @@ func TestRedacted(t *testing.T) {
 	}
 }
 
-// TestDigest: a change can be seen; without the key, nothing.
+// TestDigest: a change can be seen; without the key nothing, and of another
+// object nothing either.
 func TestDigest(t *testing.T) {
 	r, other := testRedactor(), NewRedactor(bytes.Repeat([]byte{8}, 32))
 	again := testRedactor()
@@ -114,6 +116,17 @@ func FuzzRedact(f *testing.F) {
 			}
 			if bytes.Contains(out, []byte(secret)) {
 				t.Errorf("%s comes out of %s:\n%s", secret, o, out)
+			}
+		}
+		line := strings.ReplaceAll(around, "\n", " ") + "\n"
+		for _, text := range plantedTexts() {
+			if text = strings.ReplaceAll(text, "%s", secret); !strings.HasPrefix(text, "{") && !strings.HasPrefix(text, "[") { // JSON is by itself
+				text = line + text + "\n" + around
+			}
+			object := parse(t, `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"annotations":{"a":`+quoted(text)+`}},"data":{"a":`+quoted(text)+`}}`)
+			testRedactor().Object(object)
+			if out, err := json.Marshal(object); err != nil || bytes.Contains(out, []byte(secret)) {
+				t.Errorf("%s comes out of %q: %s, %v", secret, text, out, err)
 			}
 		}
 		values := testRedactor().values("", parse(t, `{"auth":{"password":`+quoted(secret)+`},"env":[{"name":"`+named+`","value":`+quoted(secret)+`}]}`))

@@ -197,7 +197,7 @@ func set(root *yaml.Node, option string) error {
 		value = target(doc.Content[0])
 	}
 	at := root
-	for _, step := range strings.Split(key, ".") {
+	for step := range strings.SplitSeq(key, ".") {
 		name, index, indexed := strings.Cut(step, "[")
 		if name == "" || at.Kind != yaml.MappingNode && !isNull(at) {
 			return fmt.Errorf("option %s: nothing can be set there", key)

@@ -96,12 +96,16 @@ func TestFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.After(30 * time.Second); ; {
 			got, err := c.GetCertificate(&tls.ClientHelloInfo{})
 			if err == nil && bytes.Equal(got.Certificate[0], pair.Certificate[0]) {
 				return
 			}
-			if time.Now().After(deadline) {
+			select {
+			case <-tick.C:
+			case <-deadline:
 				t.Fatalf("another certificate is served, error %v", err)
 			}
 		}

@@ -191,9 +191,15 @@ func added(before, after *corev1.Pod) []string {
 		}
 		news("variable of container "+a.Name+":", env(b), env(a))
 	}
-	for _, h := range after.Spec.HostAliases[len(before.Spec.HostAliases):] {
-		all = append(all, fmt.Sprintf("host alias %s for %s", strings.Join(h.Hostnames, ", "), h.IP))
+	aliases := func(p *corev1.Pod) (all []string) {
+		for _, h := range p.Spec.HostAliases {
+			for _, name := range h.Hostnames {
+				all = append(all, name+" for "+h.IP)
+			}
+		}
+		return all
 	}
+	news("host alias", aliases(before), aliases(after))
 	return all
 }
 

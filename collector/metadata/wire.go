@@ -7,7 +7,6 @@
 package metadata
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 
@@ -62,11 +61,13 @@ type Ref struct{ Kind, UID string }
 // Encode returns a Create, but for refs. The status is nil for every kind but
 // Pod.
 func Encode(kind string, m Meta, s *Status) []byte {
-	meta := mustJSON(m)
+	var few [512]byte // a longer one is on the heap
+	meta := m.appendJSON(few[:0])
 	size := sizeString(eventReason, Create) + sizeString(eventUID, m.UID) + sizeString(eventKind, kind) + sizeBytes(eventMeta, len(meta))
-	var status []byte
+	var short [64]byte
+	status := short[:0]
 	if s != nil {
-		status = mustJSON(s)
+		status = s.appendJSON(status)
 		size += sizeBytes(eventStatus, len(status))
 	}
 	b := make([]byte, 0, size)
@@ -179,14 +180,4 @@ func appendString(b []byte, n protowire.Number, s string) []byte {
 
 func appendBytes(b []byte, n protowire.Number, v []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(b, n, protowire.BytesType), v)
-}
-
-// mustJSON marshals Meta and Status, which hold strings only: that cannot fail,
-// since encoding/json replaces invalid UTF-8.
-func mustJSON(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return []byte("{}")
-	}
-	return b
 }

@@ -107,6 +107,9 @@ type Options struct {
 	// default 10 years and 7 days, and at least a few seconds. Both are renewed
 	// after two thirds.
 	CADuration, LeafDuration time.Duration
+	// Reread is how often files are read again though nobody said that they
+	// changed, default 5s.
+	Reread time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -118,6 +121,7 @@ func (o Options) withDefaults() Options {
 	def(&o.Overlap, time.Minute)
 	def(&o.CADuration, 10*365*24*time.Hour)
 	def(&o.LeafDuration, 7*24*time.Hour)
+	def(&o.Reread, 5*time.Second)
 	return o
 }
 
@@ -150,7 +154,7 @@ func New(s Settings, api kubernetes.Interface, log *slog.Logger, m *Metrics, o O
 		o.Overlap, o.LeafDuration = cmp.Or(o.Overlap, s.Overlap), cmp.Or(o.LeafDuration, s.LeafDuration)
 		c.source = newSelfManaged(s, api, log, m, o.withDefaults())
 	case ModeFiles:
-		c.source, err = newFiles(s, log, m)
+		c.source, err = newFiles(s, log, m, o.withDefaults().Reread)
 	default:
 		err = fmt.Errorf("no certificates with tls mode %q", s.Mode)
 	}

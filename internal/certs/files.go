@@ -14,23 +14,21 @@ import (
 	"github.com/metawire/metawire/internal/wiring"
 )
 
-// rereadCA is how often the file of authorities is read again.
-const rereadCA = 5 * time.Second
-
 // files serves the certificate of PEM files, as they are now.
 type files struct {
 	settings Settings
 	log      *slog.Logger
 	metrics  *Metrics
 	watcher  *certwatcher.CertWatcher
+	reread   time.Duration
 }
 
-func newFiles(s Settings, log *slog.Logger, m *Metrics) (*files, error) {
+func newFiles(s Settings, log *slog.Logger, m *Metrics, reread time.Duration) (*files, error) {
 	w, err := certwatcher.New(s.CertFile, s.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("certificate %s and key %s: %w", s.CertFile, s.KeyFile, err)
 	}
-	return &files{s, log, m, w}, nil
+	return &files{s, log, m, w.WithWatchInterval(reread), reread}, nil
 }
 
 func (f *files) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -56,7 +54,7 @@ func (f *files) start(ctx context.Context, published func([]byte)) error {
 		if file == "" {
 			file = f.settings.CertFile
 		}
-		tick := time.NewTicker(rereadCA)
+		tick := time.NewTicker(f.reread)
 		defer tick.Stop()
 		for {
 			bundle, err := os.ReadFile(file)

@@ -31,7 +31,7 @@ const (
 	goalThawed     = "wrong entries once it reads again"
 	goalGrowthCPU  = "CPU a change, most / least"
 	goalGrowthSize = "resident a subscriber, last step / first"
-	goalAdmission  = "admission p99"
+	goalAdmission  = "admission p99, in process"
 	goalRotation   = "certificates and authorities changed"
 )
 

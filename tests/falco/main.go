@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/metawire/metawire/tests/falco/configuration"
 	"github.com/metawire/metawire/tests/falco/plugin"
 )
 
@@ -33,21 +34,25 @@ func main() {
 
 // run blocks until ctx ends. What makes Falco exit is an error.
 func run(ctx context.Context, args []string) error {
-	c, err := configure(args, os.Getenv)
+	c, err := configuration.Source{Env: os.Getenv}.Read(args)
+	if err != nil {
+		return err
+	}
+	k8smeta, err := k8smetaOf(c)
 	if err != nil {
 		return err
 	}
 	s := server{}
-	if c.plugin == nil {
+	if k8smeta == nil {
 		log.Print("k8smeta is not configured: no metadata")
 	} else {
-		if s.client, err = load(c.plugin, os.Getenv); err != nil { //nolint:contextcheck // it ends by Stop
+		if s.client, err = load(k8smeta, os.Getenv); err != nil { //nolint:contextcheck // it ends by Stop
 			return err
 		}
 		defer s.client.Stop()
-		s.NodeName, s.Library = c.plugin.nodeName(os.Getenv), c.plugin.library
+		s.NodeName, s.Library = k8smeta.nodeName(os.Getenv), k8smeta.library
 	}
-	return s.serve(ctx, c.listenPort)
+	return s.serve(ctx, c.ListenPort)
 }
 
 // load starts what the plugin does.

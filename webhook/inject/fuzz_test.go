@@ -27,8 +27,8 @@ func holds(t *testing.T, given, got *corev1.Pod, d inject.Decision, s inject.Set
 	other := injectedWith(t, got, others(s))
 	injectedAgain(t, other.pod, other.Decision, others(s))
 
-	for _, problem := range problems(got) {
-		if !slices.Contains(problems(given), problem) {
+	if len(problems(given)) == 0 {
+		for _, problem := range problems(got) {
 			t.Errorf("the API refuses it: %s", problem)
 		}
 	}

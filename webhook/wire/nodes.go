@@ -1,7 +1,7 @@
 package wire
 
 import (
-	"path"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -51,40 +51,44 @@ func elements(list *yaml.Node) []*yaml.Node {
 	return all
 }
 
-// named says whether a list of names has the plugin's.
-func named(list *yaml.Node) bool {
-	return slices.ContainsFunc(elements(list), func(n *yaml.Node) bool { return n.Value == pluginName })
+// named says whether a list of names has one.
+func named(list *yaml.Node, name string) bool {
+	return slices.ContainsFunc(elements(list), func(n *yaml.Node) bool { return n.Value == name })
 }
 
-// configured says whether a list of plugins has the plugin.
-func configured(list *yaml.Node) bool { return slices.ContainsFunc(elements(list), isPlugin) }
+// isVariable reports whether a text depends on a variable of Falco's container.
+func isVariable(text string) bool { return strings.Contains(text, "${") }
 
-// isPlugin says whether an element of plugins is the plugin, by its name or its
-// library.
-func isPlugin(n *yaml.Node) bool {
-	return slices.ContainsFunc(pairsOf(n), func(p pair) bool { return tells(p.key, p.value.Value) })
-}
+func onVariable(n *yaml.Node) bool { return isVariable(n.Value) }
 
-// tells says whether a plugin's key and value mean ours. A name that depends on
-// a variable may: a plugin that is there twice ends Falco.
-func tells(key, value string) bool {
-	switch key {
-	case "name":
-		return value == pluginName || strings.Contains(value, "${")
-	case "library_path":
-		return path.Base(value) == libraryName
+// identify says whether an entry of plugins is the plugin, by its name, its
+// library or what it is told, and the entry's name. An error says that this
+// depends on a variable: a plugin that is there twice ends Falco.
+func identify(n *yaml.Node) (is bool, name string, err error) {
+	for _, p := range pairsOf(n) {
+		value := p.value.Value
+		switch p.key {
+		case "name":
+			name = value
+			is = is || value == pluginName
+		case "library_path":
+			is = is || strings.Contains(value, pluginName)
+		case "init_config":
+			is = is || strings.Contains(value, keyHostname) ||
+				slices.ContainsFunc(pairsOf(p.value), func(p pair) bool { return p.key == keyHostname })
+			continue
+		default:
+			continue
+		}
+		if isVariable(value) {
+			err = fmt.Errorf("%s of a plugin depends on a variable of Falco's container, so it may be %s", p.key, pluginName)
+		}
 	}
-	return false
+	return is, name, err
 }
 
-// rootKey is the first part of an option's key, such as plugins of
-// plugins[0].name.
-func rootKey(key string) string {
-	if i := strings.IndexAny(key, ".["); i >= 0 {
-		return key[:i]
-	}
-	return key
-}
+// keyHostname is what the plugin alone is told.
+const keyHostname = "collectorHostname"
 
 // optionValue reads what an option sets: an object in braces, else a text.
 func optionValue(value string) (*yaml.Node, error) {

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -44,9 +43,16 @@ func getNodeName(ctx context.Context, task wiring.Task, o Options) (string, erro
 	return t, nil
 }
 
+// refusals is how often the collector may refuse the token: it may not have seen
+// the pod yet, or the token may have been renewed meanwhile.
+const refusals = 3
+
 // getTicket asks the collector for the pod's ticket until it gets one or its
 // time is up. A collector that has no tickets says so at once.
 func getTicket(ctx context.Context, task wiring.Task, o Options) (string, error) {
+	if !task.TLS {
+		return "", errors.New("the stream is plaintext, over which no token is sent")
+	}
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(o.Ticket, 20*time.Second))
 	defer cancel()
 	conn, err := dial(task, o)
@@ -55,10 +61,16 @@ func getTicket(ctx context.Context, task wiring.Task, o Options) (string, error)
 	}
 	defer conn.Close()
 	client := ticket.NewTicketsClient(conn)
+	refused := 0
 	for wait := firstRetry; ; wait = min(2*wait, longestRetry) {
 		t, err := issue(ctx, client, o)
-		if err == nil || status.Code(err) == codes.Unimplemented {
+		switch status.Code(err) {
+		case codes.OK, codes.Unimplemented:
 			return t, err
+		case codes.PermissionDenied, codes.Unauthenticated:
+			if refused++; refused == refusals {
+				return "", err
+			}
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -73,18 +85,15 @@ func getTicket(ctx context.Context, task wiring.Task, o Options) (string, error)
 // dial connects to the collector by its name, without the proxies and service
 // configurations of the environment.
 func dial(task wiring.Task, o Options) (*grpc.ClientConn, error) {
-	secure := insecure.NewCredentials()
-	if task.TLS {
-		pem, err := os.ReadFile(o.path(wiring.CAFile))
-		if err != nil {
-			return nil, fmt.Errorf("read the authorities: %w", withoutRoot(err, wiring.CAFile))
-		}
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no certificate", wiring.CAFile)
-		}
-		secure = credentials.NewTLS(&tls.Config{RootCAs: roots, ServerName: task.Host, MinVersion: tls.VersionTLS12})
+	pem, err := os.ReadFile(o.path(wiring.CAFile))
+	if err != nil {
+		return nil, fmt.Errorf("read the authorities: %w", withoutRoot(err, wiring.CAFile))
 	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate", wiring.CAFile)
+	}
+	secure := credentials.NewTLS(&tls.Config{RootCAs: roots, ServerName: task.Host, MinVersion: tls.VersionTLS12})
 	address := net.JoinHostPort(task.Host, strconv.Itoa(task.Port))
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(secure), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(),

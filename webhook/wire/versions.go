@@ -43,7 +43,6 @@ func (v falcoVersion) plugin() string {
 	return "0.2.1"
 }
 
-// What Falco does with further configuration files, by version.
-func (v falcoVersion) includes() bool    { return v.atLeast(38) } // config_files
-func (v falcoVersion) strategies() bool  { return v.atLeast(41) } // joins lists, else a later file replaces them
-func (v falcoVersion) optionFiles() bool { return v.atLeast(41) } // -o config_files is merged too
+// joins says whether this Falco joins the lists of a file that an option adds;
+// an earlier one ignores the file.
+func (v falcoVersion) joins() bool { return v.atLeast(41) }

@@ -59,15 +59,17 @@ func run(ctx context.Context, task wiring.Task, o Options) wiring.Verdict {
 		return unwired("read the task", err)
 	}
 	version := parseVersion(task.FalcoVersion)
-	conf, err := readConfiguration(o, parseCommand(task.Command), version)
-	if err != nil {
+	if !version.joins() {
+		return unwired("add to Falco's configuration", fmt.Errorf("falco %s merges no configuration file given by an option, and replaces lists: 0.41 or later is needed", task.FalcoVersion))
+	}
+	conf, err := readConfiguration(o, task)
+	switch {
+	case err != nil:
 		return unwired("read Falco's configuration", err)
-	}
-	if conf.configuredBy != "" {
+	case conf.configuredBy != "" && !conf.loaded:
+		return unwired("stand down", fmt.Errorf("the plugin %s is configured by %s, but load_plugins does not list it", pluginName, conf.configuredBy))
+	case conf.configuredBy != "":
 		return wiring.Verdict{StoodDown: true, Reason: fmt.Sprintf("the plugin %s is already configured by %s", pluginName, conf.configuredBy)}
-	}
-	if err := conf.joinable(version); err != nil {
-		return unwired("add to Falco's configuration", err)
 	}
 	library, err := getLibrary(ctx, task, version, o)
 	if err != nil {
@@ -81,10 +83,14 @@ func run(ctx context.Context, task wiring.Task, o Options) wiring.Verdict {
 	if err != nil {
 		return unwired("write the fragment", err)
 	}
+	v := wiring.Verdict{Wired: true, Ticket: noTicket == nil, Reason: "wired with a ticket"}
 	if noTicket != nil {
-		return wiring.Verdict{Wired: true, Reason: fmt.Sprintf("wired without a ticket, the collector decides by the pod's address: %v", noTicket)}
+		v.Reason = fmt.Sprintf("wired without a ticket, the collector decides by the pod's address: %v", noTicket)
 	}
-	return wiring.Verdict{Wired: true, Ticket: true, Reason: "wired with a ticket"}
+	if task.Plugin.Source == wiring.PluginPreinstalled {
+		v.Reason += fmt.Sprintf("; whether Falco's image has %s was not checked", library)
+	}
+	return v
 }
 
 func unwired(step string, err error) wiring.Verdict {
@@ -98,13 +104,13 @@ func check(task wiring.Task) error {
 		return errors.New("host is empty")
 	case task.Port < 1 || task.Port > 65535:
 		return fmt.Errorf("port %d is none", task.Port)
-	case !isVariable(task.NodeVariable):
+	case !isName(task.NodeVariable):
 		return fmt.Errorf("nodeVariable %q is not the name of a variable", task.NodeVariable)
 	}
 	return nil
 }
 
-func isVariable(name string) bool {
+func isName(name string) bool {
 	for i, r := range name {
 		letter := r == '_' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
 		if !letter && (i == 0 || r < '0' || r > '9') {

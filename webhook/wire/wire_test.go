@@ -133,9 +133,17 @@ func TestRun(t *testing.T) {
 			collector: gives(), cert: &cert, ca: ca, wantNode: goodTicket, wantLoaded: true,
 			want: wiring.Verdict{Wired: true, Ticket: true, Reason: "wired with a ticket"},
 		},
-		"ticket in plaintext, no load_plugins": {
-			collector: gives(), files: map[string]string{mainFile: jsonPlugin}, wantNode: goodTicket,
-			want: wiring.Verdict{Wired: true, Ticket: true, Reason: "wired with a ticket"},
+		"no load_plugins": {
+			collector: gives(), cert: &cert, ca: ca, files: map[string]string{mainFile: jsonPlugin}, wantNode: goodTicket,
+			want: wiring.Verdict{Wired: true, Ticket: true, Reason: "wired with a ticket; whether Falco's image has " + library04 + " was not checked"},
+		},
+		"no token over plaintext": {
+			collector: gives(), wantNode: "$${FALCO_K8S_NODE_NAME}", wantLoaded: true,
+			want: wiring.Verdict{Wired: true, Reason: "plaintext"},
+		},
+		"configured and not loaded": {
+			collector: gives(), files: map[string]string{mainFile: k8smetaPlugin + "load_plugins: []\n"},
+			want: wiring.Verdict{Reason: "configured by /etc/falco/falco.yaml, but load_plugins does not list it"},
 		},
 		"ticket at the third try": {
 			collector: &collector{answer: func(n int32) (string, error) {
@@ -144,15 +152,15 @@ func TestRun(t *testing.T) {
 				}
 				return goodTicket, nil
 			}},
-			wantNode: goodTicket, wantLoaded: true,
+			cert: &cert, ca: ca, wantNode: goodTicket, wantLoaded: true,
 			want: wiring.Verdict{Wired: true, Ticket: true},
 		},
 		"no tickets": {
-			collector: &ticket.UnimplementedTicketsServer{}, wantNode: "$${FALCO_K8S_NODE_NAME}", wantLoaded: true,
+			collector: &ticket.UnimplementedTicketsServer{}, cert: &cert, ca: ca, wantNode: "$${FALCO_K8S_NODE_NAME}", wantLoaded: true,
 			want: wiring.Verdict{Wired: true, Reason: "by the pod's address: ask for a ticket: rpc error: code = Unimplemented"},
 		},
 		"an answer that is none": {
-			collector: &collector{answer: always("secret/${X}/mac", nil)}, wantNode: "$${FALCO_K8S_NODE_NAME}", wantLoaded: true,
+			collector: &collector{answer: always("secret/${X}/mac", nil)}, cert: &cert, ca: ca, wantNode: "$${FALCO_K8S_NODE_NAME}", wantLoaded: true,
 			want: wiring.Verdict{Wired: true, Reason: "the collector's answer is none"},
 		},
 		"another authority": {
@@ -199,6 +207,9 @@ func TestRun(t *testing.T) {
 				files[wiring.CAFile] = tt.ca
 			}
 			maps.Copy(files, tt.files)
+			if _, ok := files[mainFile]; ok {
+				work.Mounts = []string{mainFile}
+			}
 			o := tree(t, files)
 			o.Ticket, o.Library = 2*time.Second, time.Second
 			if tt.change != nil {
@@ -254,21 +265,31 @@ plugins:
 
 func itoa(n int) string { return big.NewInt(int64(n)).String() }
 
-// A collector without tickets answers at once, and Falco need not wait.
-func TestNoTicketsIsFinal(t *testing.T) {
-	o := tree(t, map[string]string{wiring.TokenFile: "the-token"})
-	c := &collector{answer: always("", status.Error(codes.Unimplemented, "authorization is disabled"))}
-	if v := Run(t.Context(), task(serve(t, c, nil)), o); !v.Wired || v.Ticket {
-		t.Errorf("got %s", v)
-	}
-	if n := c.calls.Load(); n != 1 {
-		t.Errorf("asked %d times", n)
+// A collector without tickets answers at once, and one that refuses does not
+// change its mind: Falco need not wait.
+func TestFinalAnswers(t *testing.T) {
+	cert, ca := certificate(t, "localhost")
+	for code, want := range map[codes.Code]int32{codes.Unimplemented: 1, codes.PermissionDenied: refusals, codes.Unauthenticated: refusals} {
+		t.Run(code.String(), func(t *testing.T) {
+			t.Parallel()
+			o := tree(t, map[string]string{wiring.TokenFile: "the-token", wiring.CAFile: ca})
+			c := &collector{answer: always("", status.Error(code, "no"))}
+			work := task(serve(t, c, &cert))
+			work.TLS = true
+			if v := Run(t.Context(), work, o); !v.Wired || v.Ticket {
+				t.Errorf("got %s", v)
+			}
+			if n := c.calls.Load(); n != want {
+				t.Errorf("asked %d times", n)
+			}
+		})
 	}
 }
 
 // Whatever hangs, the whole ends.
 func TestRunIsBounded(t *testing.T) {
-	o := tree(t, map[string]string{wiring.TokenFile: "the-token"})
+	_, ca := certificate(t, "localhost")
+	o := tree(t, map[string]string{wiring.TokenFile: "the-token", wiring.CAFile: ca})
 	listener, err := net.Listen("tcp", "127.0.0.1:0") // accepts in the kernel and never answers
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +297,9 @@ func TestRunIsBounded(t *testing.T) {
 	t.Cleanup(func() { listener.Close() }) //nolint:errcheck // nothing was written
 	o.Total = 200 * time.Millisecond
 	began := time.Now()
-	v := Run(t.Context(), task(port(t, listener)), o)
+	work := task(port(t, listener))
+	work.TLS = true
+	v := Run(t.Context(), work, o)
 	if !v.Wired || v.Ticket || time.Since(began) > 5*time.Second {
 		t.Errorf("got %s after %v", v, time.Since(began))
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
@@ -36,9 +37,9 @@ type catalog struct {
 
 // discover reads what the API server serves, at its preferred versions. A group
 // whose own server does not answer is broken, and hides nothing of others.
-func discover(client discovery.DiscoveryInterface) (*catalog, error) {
+func discover(ctx context.Context, client discovery.DiscoveryInterface) (*catalog, error) {
 	c := &catalog{types: map[schema.GroupResource]Type{}, unlisted: map[schema.GroupResource]bool{}, broken: map[string]error{}}
-	lists, err := client.ServerPreferredResources()
+	lists, err := discovery.ServerPreferredResourcesWithContext(ctx, discovery.ToDiscoveryInterfaceWithContext(client))
 	if failed := (*discovery.ErrGroupDiscoveryFailed)(nil); errors.As(err, &failed) {
 		for gv, err := range failed.Groups {
 			c.broken[gv.Group] = err
@@ -86,6 +87,9 @@ func (c *catalog) resolve(name string) []found {
 	}
 	err := c.broken[id.Group]
 	switch {
+	case len(c.broken) > 0 && id.Group == "": // they may serve it too
+		groups := strings.Join(slices.Sorted(maps.Keys(c.broken)), ", ")
+		return append(all, found{Type: Type{Name: name}, outcome: Failed, err: fmt.Sprintf("API groups that may serve it cannot be discovered (%s): name it with its group", groups)})
 	case len(all) > 0:
 		return all
 	case err != nil:
@@ -109,6 +113,28 @@ func (c *catalog) resolveAll(names []string) []found {
 		}
 	}
 	return all
+}
+
+// lost are the types of which the endpoint has objects, and that are neither
+// there nor in a group that does not answer: their definitions were deleted.
+func (c *catalog) lost(names []string, there []found) []found {
+	var all []found
+	for _, name := range names {
+		if c.broken[schema.ParseGroupResource(name).Group] == nil && !slices.ContainsFunc(there, func(f found) bool { return f.Name == name }) {
+			all = append(all, found{Type: Type{Name: name}, outcome: Absent, err: "it is collected no more"})
+		}
+	}
+	return all
+}
+
+// unknownCustom stands for all custom resources, if their definitions cannot be
+// listed: they are missing.
+func unknownCustom(err error) found {
+	f := found{Type: Type{Name: "customResources"}, outcome: Failed, err: err.Error()}
+	if apierrors.IsForbidden(err) {
+		f.outcome = Forbidden
+	}
+	return f
 }
 
 // custom returns the types that CustomResourceDefinitions define, but for those

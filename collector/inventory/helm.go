@@ -13,8 +13,9 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// helmLabel selects the Secrets in which Helm keeps its releases.
-const helmLabel = "owner=helm"
+// helmLabel selects the Secrets in which Helm keeps its releases, without the
+// revisions that another has taken the place of.
+const helmLabel = "owner=helm,status!=superseded"
 
 // maxRelease bounds a release that is unpacked.
 const maxRelease = 64 << 20

@@ -134,6 +134,9 @@ func (l *Ledger) Gone(t Type) []Identity {
 	return gone
 }
 
+// Names are of the types that it has objects of, sorted.
+func (l *Ledger) Names() []string { return slices.Sorted(maps.Keys(l.types)) }
+
 // End writes the ledger after a run. Unless the run was acknowledged, pages that
 // wait on disk are not, versions stay as they were, and so do deletions, which
 // are told again; but what is new may have arrived, and its deletion must be

@@ -58,12 +58,14 @@ type errStop struct{ error }
 func (l *lister) each(ctx context.Context, t Type, params map[string]string, take func(map[string]any) error) error {
 	seen := map[string]struct{}{}
 	once := func(o map[string]any) error {
-		if uid := text(o, "metadata", "uid"); uid != "" {
-			if _, again := seen[uid]; again {
-				return nil
-			}
-			seen[uid] = struct{}{}
+		id := text(o, "metadata", "uid")
+		if id == "" { // as of some aggregated APIs
+			id = text(o, "metadata", "namespace") + "/" + text(o, "metadata", "name")
 		}
+		if _, again := seen[id]; again {
+			return nil
+		}
+		seen[id] = struct{}{}
 		if err := take(o); err != nil {
 			return errStop{err}
 		}
@@ -71,7 +73,11 @@ func (l *lister) each(ctx context.Context, t Type, params map[string]string, tak
 	}
 	next, begun, tries := "", 0, 0
 	for {
+		before := len(seen)
 		cont, err := l.page(ctx, t, params, next, once)
+		if len(seen) > before { // the API server ends an answer that is read slowly, as the endpoint is
+			tries = 0
+		}
 		stop := errStop{}
 		switch {
 		case err == nil && cont == "":

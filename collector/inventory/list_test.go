@@ -56,6 +56,19 @@ func gives(body string) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, body) }
 }
 
+// cuts are answers that end after one object more each time, as those of an API
+// server do that are read slowly, and then a whole one.
+func cuts(body string) (all []func(http.ResponseWriter, *http.Request)) {
+	for at := 0; ; at++ {
+		end := strings.Index(body[at:], "}},")
+		if end < 0 {
+			return append(all, gives(body))
+		}
+		at += end + 2
+		all = append(all, gives(body[:at]))
+	}
+}
+
 func fails(code int, reason string) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(code)
@@ -66,6 +79,7 @@ func fails(code int, reason string) func(http.ResponseWriter, *http.Request) {
 // TestLists: every object is taken once, whatever the list goes through.
 func TestLists(t *testing.T) {
 	one, two := listOf("next", "a", "b"), listOf("", "c")
+	unnamed := `{"metadata":{},"items":[{"metadata":{"namespace":"n","name":"a"}},{"metadata":{"namespace":"n","name":"b"}}]}`
 	for name, c := range map[string]struct {
 		answers []func(http.ResponseWriter, *http.Request)
 		want    []string
@@ -76,6 +90,8 @@ func TestLists(t *testing.T) {
 		"cut off":            {[]func(http.ResponseWriter, *http.Request){gives(one[:len(one)-5]), gives(one), gives(two)}, []string{"a", "b", "c"}, nil},
 		"cut off in a page":  {[]func(http.ResponseWriter, *http.Request){gives(one), gives(two[:len(two)-20]), gives(two)}, []string{"a", "b", "c"}, nil},
 		"fails and recovers": {[]func(http.ResponseWriter, *http.Request){fails(500, "InternalError"), gives(one), gives(two)}, []string{"a", "b", "c"}, nil},
+		"cut off ever later": {cuts(listOf("", "a", "b", "c", "d", "e", "f")), []string{"a", "b", "c", "d", "e", "f"}, nil},
+		"without UIDs":       {[]func(http.ResponseWriter, *http.Request){gives(unnamed[:len(unnamed)-5]), gives(unnamed)}, []string{"", ""}, nil},
 		"forbidden":          {[]func(http.ResponseWriter, *http.Request){fails(403, "Forbidden")}, nil, apierrors.IsForbidden},
 		"gone meanwhile":     {[]func(http.ResponseWriter, *http.Request){gives(one), fails(404, "NotFound")}, []string{"a", "b"}, apierrors.IsNotFound},
 		"no items":           {[]func(http.ResponseWriter, *http.Request){gives(`{"items":null,"metadata":{}}`)}, nil, nil},

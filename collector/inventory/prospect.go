@@ -29,7 +29,7 @@ func Prospects(ctx context.Context, api *rest.Config, names []string, customReso
 	if err != nil {
 		return nil, fmt.Errorf("client for %s: %w", api.Host, err)
 	}
-	c, err := discover(client)
+	c, err := discover(ctx, client)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -55,6 +56,8 @@ type Index interface {
 	Changed(t Type, id Identity) bool
 	Sent(t Type, id Identity)
 	Gone(t Type) []Identity
+	// Names are of the types that it has objects of.
+	Names() []string
 	End(ctx context.Context, acknowledged bool) error
 }
 
@@ -130,15 +133,16 @@ func newRunID() string {
 
 // make makes the run; the report says the rest.
 func (r *run) make(ctx context.Context) error {
-	types, err := r.find(ctx)
-	if err != nil {
-		return err
-	}
+	var err error
 	r.everything = true
 	if r.index != nil {
 		if r.everything, err = r.index.Begin(ctx); err != nil {
 			return err
 		}
+	}
+	types, err := r.find(ctx)
+	if err != nil {
+		return err
 	}
 	if w, ok := r.contract.(Waiter); ok && w.Waiting() > 0 {
 		r.everything = true // what waits may be older than what the endpoint has
@@ -164,10 +168,6 @@ func (r *run) make(ctx context.Context) error {
 		r.report.Types = append(r.report.Types, tr)
 		if tr.Outcome != OK && tr.Outcome != Absent && (!f.custom || tr.Outcome != Forbidden) {
 			complete = false
-		}
-		if r.broken != nil || ctx.Err() != nil {
-			complete = false
-			break
 		}
 	}
 	return r.end(ctx, complete)
@@ -205,20 +205,23 @@ func (r *run) tell() {
 
 // find resolves what is configured.
 func (r *run) find(ctx context.Context) ([]found, error) {
-	served, err := discover(r.discovery)
+	served, err := discover(ctx, r.discovery)
 	if err != nil {
 		return nil, err
 	}
 	types := served.resolveAll(r.options.Types)
+	if r.options.HelmReleases {
+		types = append(types, found{Type: helmReleases(), outcome: OK})
+	}
 	if r.options.CustomResources {
 		custom, err := served.custom(ctx, r.metadata, types)
 		if err != nil {
-			r.note("custom resources are not known: %v", err)
+			return append(types, unknownCustom(err)), nil
 		}
 		types = append(types, custom...)
 	}
-	if r.options.HelmReleases {
-		types = append(types, found{Type: helmReleases(), outcome: OK})
+	if r.index != nil {
+		types = append(types, served.lost(r.index.Names(), types)...)
 	}
 	return types, nil
 }
@@ -242,11 +245,24 @@ func (r *run) one(ctx context.Context, f found) (tr TypeReport) {
 	tr = TypeReport{Type: f.Type, Outcome: f.outcome, Error: f.err}
 	defer func() {
 		if p := recover(); p != nil {
-			tr.Outcome, tr.Error = Failed, fmt.Sprintf("a bug in Metawire: %v", p)
+			tr.Outcome, tr.Error = Failed, fmt.Sprintf("a bug in Metawire: %T", p)
+			if bug, ok := p.(runtime.Error); ok { // of anything else nobody knows what it says
+				tr.Error = "a bug in Metawire: " + bug.Error()
+			}
 		}
 		tr.Took = time.Since(began)
 	}()
-	if f.outcome != OK {
+	switch {
+	case r.broken != nil:
+		tr.Outcome, tr.Error = Failed, "it was not listed: the endpoint takes no more"
+		return tr
+	case ctx.Err() != nil:
+		tr.Outcome, tr.Error = Failed, "it was not listed: the run was ended"
+		return tr
+	case f.outcome == Absent && r.index != nil:
+		_ = r.gone(ctx, f.Type, &tr) // tr tells
+		return tr
+	case f.outcome != OK:
 		return tr
 	}
 	err := r.list(ctx, f.Type, &tr)

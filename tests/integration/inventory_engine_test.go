@@ -25,6 +25,8 @@ type shelf struct {
 	twice   []string
 	gone    []inventory.Identity
 	onAdd   func(n int)
+
+	onObject func(inventory.Object)
 }
 
 func (s *shelf) Begin(_ context.Context, run inventory.Run) error {
@@ -35,6 +37,9 @@ func (s *shelf) Begin(_ context.Context, run inventory.Run) error {
 func (s *shelf) Add(_ context.Context, o inventory.Object) error {
 	if s.onAdd != nil {
 		s.onAdd(len(s.objects))
+	}
+	if s.onObject != nil {
+		s.onObject(o)
 	}
 	if _, there := s.objects[o.UID]; there {
 		s.twice = append(s.twice, o.Kind+" "+o.Name)

@@ -125,21 +125,3 @@ func TestListEndsWithItsTaker(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
-
-// BenchmarkList lists and redacts: memory does not grow with the objects.
-func BenchmarkList(b *testing.B) {
-	pod := `{"metadata":{"uid":"u%d","name":"web","labels":{"app":"web"},"managedFields":[{"manager":"m","fieldsV1":{"f:metadata":{}}}]},` +
-		`"spec":{"containers":[{"name":"web","image":"web:1","env":[{"name":"A","value":"b"}],"args":["--port=80"]}]},"status":{"podIP":"10.0.0.1"}}`
-	var items []string
-	for n := range 500 {
-		items = append(items, fmt.Sprintf(pod, n))
-	}
-	page := `{"metadata":{},"items":[` + strings.Join(items, ",") + `]}`
-	r := testRedactor()
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := decodeList(strings.NewReader(page), pods(), func(o map[string]any) error { r.Object(o); return nil }); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -72,27 +71,35 @@ func (r *Redactor) Object(o map[string]any) {
 	r.of(text(o, "metadata", "uid")).value("", o)
 }
 
-// Where environment variables and commands stand: in containers, and in what
-// operators make of their own objects.
-var (
-	envName     = regexp.MustCompile(`(?i)^(\w*env(s|vars?)?|environment(variables)?)$`)
-	commandName = regexp.MustCompile(`(?i)^(\w*args|arguments|command)$`)
-)
+// isEnv and isCommand tell where environment variables and commands stand: in
+// containers, and in what operators make of their own objects.
+func isEnv(key string) bool {
+	return endsLike(key, "env") || endsLike(key, "envs") || endsLike(key, "envvar") || endsLike(key, "envvars") ||
+		endsLike(key, "environment") || endsLike(key, "environmentvariables")
+}
+
+func isCommand(key string) bool {
+	return endsLike(key, "args") || endsLike(key, "command") || endsLike(key, "arguments")
+}
+
+func endsLike(s, suffix string) bool {
+	return len(s) >= len(suffix) && strings.EqualFold(s[len(s)-len(suffix):], suffix)
+}
 
 // value redacts what stands under a key, at any depth and in whatever object.
 func (r *Redactor) value(key string, v any) any {
 	switch v := v.(type) {
 	case string:
-		if commandName.MatchString(key) {
+		if isCommand(key) {
 			return likely("", v)
 		}
 		return certain(v)
 	case []any:
-		if envName.MatchString(key) {
+		if isEnv(key) {
 			r.env(v)
 			return v
 		}
-		if commandName.MatchString(key) {
+		if isCommand(key) {
 			arguments(v)
 		}
 		for i := range v {
@@ -102,7 +109,7 @@ func (r *Redactor) value(key string, v any) any {
 		switch {
 		case key == "openAPIV3Schema": // no values, only their names
 			return v
-		case envName.MatchString(key):
+		case isEnv(key):
 			r.envMap(v)
 		}
 		r.kinds(v)
@@ -244,17 +251,17 @@ func (r *Redactor) values(key string, v any) any {
 		}
 	case []any:
 		switch {
-		case envName.MatchString(key):
+		case isEnv(key):
 			r.env(v)
 			return v
-		case commandName.MatchString(key):
+		case isCommand(key):
 			arguments(v)
 		}
 		for i := range v {
 			v[i] = r.values(key, v[i])
 		}
 	case map[string]any:
-		if envName.MatchString(key) {
+		if isEnv(key) {
 			r.envMap(v)
 			return v
 		}

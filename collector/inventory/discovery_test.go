@@ -42,7 +42,7 @@ func TestResolve(t *testing.T) {
 		"with its group":             {"deployments.apps", nil, "deployments.apps ok"},
 		"bare, one group":            {"deployments", nil, "deployments.apps ok"},
 		"bare, two groups":           {"widgets", nil, "widgets.a.example ok, widgets.b.example ok"},
-		"twice":                      {"deployments deployments.apps pods pods", nil, "deployments.apps ok, pods ok"},
+		"twice":                      {"pods deployments deployments.apps pods", nil, "pods ok, deployments.apps ok"},
 		"not served":                 {"nothing nothing.example services/status", nil, "nothing absent, nothing.example absent, services/status absent"},
 		"served, not listed":         {"tokenreviews.authentication.k8s.io", nil, "tokenreviews.authentication.k8s.io absent"},
 		"broken":                     {"x.broken pods deployments.apps", []string{"broken"}, "x.broken failed, pods ok, deployments.apps ok"},

@@ -243,3 +243,22 @@ func TestInventoryEngineNamesEveryType(t *testing.T) {
 		t.Errorf("result %s", r.Result)
 	}
 }
+
+// TestInventoryEngineSurvivesABug: what panics over one type is named, and tells
+// nothing of an object; the other types arrive.
+func TestInventoryEngineSurvivesABug(t *testing.T) {
+	t.Parallel()
+	create(t, newPod(newNamespace(t), "pod", "a"))
+	s := &shelf{onObject: func(o inventory.Object) {
+		if o.Kind == "Pod" {
+			panic(inventoryCanary) //nolint:forbidigo // the bug
+		}
+	}}
+	r := inventoryRun(t, apiREST, s, inventory.Options{Types: []string{"pods", "namespaces"}})
+	if got := outcomes(r); got["pods"] != inventory.Failed || got["namespaces"] != inventory.OK || r.Result != inventory.Partial {
+		t.Errorf("outcomes %v, result %s", got, r.Result)
+	}
+	if strings.Contains(fmt.Sprintf("%+v", *r), inventoryCanary) {
+		t.Errorf("the report tells too much: %+v", *r)
+	}
+}

@@ -102,7 +102,7 @@ func (l *lister) releases(ctx context.Context, redaction *Redactor, take func(Id
 			return take(id, nil, fmt.Errorf("release in Secret %s/%s: %w", id.Namespace, id.Name, err))
 		}
 		if redaction != nil {
-			release.Values = redaction.values("", release.Values)
+			release.Values = redaction.of(id.UID).values("", release.Values)
 		}
 		return take(id, release, nil)
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -15,9 +16,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
 
 	"github.com/metawire/metawire/charts"
+	"github.com/metawire/metawire/collector/config"
 	"github.com/metawire/metawire/collector/inventory"
+	"github.com/metawire/metawire/internal/installation"
 )
 
 // typeRow is what becomes of a resource type.
@@ -38,17 +42,19 @@ func newInventoryTypes() *cobra.Command {
 		Use:   "types",
 		Short: "Say which resource types the inventory has, and which it misses, and why",
 		Long: `For each resource type: is it configured, does the API server serve it, and may
-whoever asks list it? And so, what does not arrive, and why.
+the collector list it? And so, what does not arrive, and why.
 
-The types are those of --config, or else those that the chart collects unless its
-values say otherwise. Rights are those of the kubeconfig; --as asks for those of
-another, such as the collector. That takes the permission to impersonate it.
+The types are those of the release in the cluster, and the rights those of its
+collector; to ask for them takes the permission to impersonate it. Where no
+release has an inventory, or with --config, the types are those of the file, or
+else those that the chart collects unless its values say otherwise, and the rights
+those of the kubeconfig. --as asks for the rights of somebody else.
 
 Exit codes: 0 every configured type that is served arrives, 2 some do not, 1 error.`,
 		Example: `  metawire inventory types
 
-  # With the rights of the collector, and what is served but not configured
-  metawire inventory types --all --as system:serviceaccount:metawire:metawire-collector
+  # Before an install
+  metawire inventory types --config collector.yaml
 
   # What to add to the chart's value addTypes
   metawire inventory types --all -o json | jq -r '.[] | select(.configured | not) | .name'`,
@@ -56,6 +62,7 @@ Exit codes: 0 every configured type that is served arrives, 2 some do not, 1 err
 	}
 	var r inventoryRun
 	r.flags(c)
+	c.Flags().StringVarP(&r.cluster.namespace, "namespace", "n", "", "`namespace` that Metawire is installed in (default: it is looked for in all)")
 	var all bool
 	c.Flags().BoolVar(&all, "all", false, "also show what is served and not configured")
 	output := outputFlag(c, "table", "json")
@@ -87,6 +94,9 @@ Exit codes: 0 every configured type that is served arrives, 2 some do not, 1 err
 
 func (r *inventoryRun) types(ctx context.Context) ([]typeRow, error) {
 	cfg, err := r.configuration()
+	if err == nil && r.file == "" {
+		err = r.ofRelease(ctx, cfg)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +117,41 @@ func (r *inventoryRun) types(ctx context.Context) ([]typeRow, error) {
 		return nil, err
 	}
 	return typeRows(ctx, clients, types, secret)
+}
+
+// ofRelease takes the types of the release that is installed, if it has an
+// inventory, and asks as its collector.
+func (r *inventoryRun) ofRelease(ctx context.Context, cfg *config.Config) error {
+	found, _, err := r.cluster.find(ctx)
+	if errors.Is(err, installation.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	file, err := found.Configuration(ctx, installation.Collector)
+	if err != nil {
+		return err
+	}
+	// Of the configuration only what is needed: see package installation.
+	var c struct {
+		Inventory struct {
+			Enabled         bool     `json:"enabled"`
+			Resources       []string `json:"resources"`
+			CustomResources bool     `json:"customResources"`
+		} `json:"inventory"`
+	}
+	if err := yaml.Unmarshal(file, &c); err != nil {
+		return fmt.Errorf("read the collector's configuration in namespace %q: %w", found.Namespace, err)
+	}
+	if !c.Inventory.Enabled {
+		return nil
+	}
+	cfg.Inventory.Resources, cfg.Inventory.CustomResources = c.Inventory.Resources, c.Inventory.CustomResources
+	if r.as == "" {
+		r.as, err = found.Account(ctx, installation.Collector)
+	}
+	return err
 }
 
 // typeRows says of the types what becomes of them, and asks which may be listed.

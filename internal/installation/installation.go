@@ -166,6 +166,20 @@ func (i *Installation) Configuration(ctx context.Context, component string) ([]b
 	return nil, fmt.Errorf("there is no ConfigMap with %s.yaml in namespace %q", component, i.Namespace)
 }
 
+// Account returns the user name of a part's ServiceAccount.
+func (i *Installation) Account(ctx context.Context, component string) (string, error) {
+	list, err := i.api.AppsV1().Deployments(i.Namespace).List(ctx, i.only(component))
+	if err != nil {
+		return "", fmt.Errorf("list the %s's Deployment in namespace %q: %w", component, i.Namespace, err)
+	}
+	for _, d := range list.Items {
+		if name := d.Spec.Template.Spec.ServiceAccountName; name != "" {
+			return "system:serviceaccount:" + i.Namespace + ":" + name, nil
+		}
+	}
+	return "", fmt.Errorf("there is no Deployment of the %s in namespace %q", component, i.Namespace)
+}
+
 // CABundles returns what the API server verifies each webhook of the release
 // with; an empty one if nobody has filled it.
 func (i *Installation) CABundles(ctx context.Context) ([][]byte, error) {

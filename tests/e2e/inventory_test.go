@@ -56,6 +56,9 @@ func testInventory(t *testing.T, w *world) {
 	w.checkArrived(t, report, kept)
 	w.checkSecrets(t, kept)
 	w.checkReadable(t, report)
+	if out, code := w.metawire(t, "inventory", "types"); code != 0 || !strings.Contains(out, "\nsecrets ") || strings.Contains(out, "\nvolumeattachments") {
+		t.Errorf("metawire inventory types does not tell of the release; it ended with %d:\n%s", code, out)
+	}
 
 	gone, err := w.api.CoreV1().Secrets(shop).Get(t.Context(), "planted", metav1.GetOptions{})
 	if err != nil {

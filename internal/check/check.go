@@ -61,6 +61,7 @@ func checks() []check {
 		{"Metawire", "the webhooks are ready", true, webhooks},
 		{"Metawire", "the API server trusts the webhook's certificate", true, trusted},
 		{"Falco", "every Falco pod is wired, or left alone on purpose", true, falcoPods},
+		{"Inventory", "the last run was complete", true, inventoryRuns},
 	}
 }
 

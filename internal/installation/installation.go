@@ -29,6 +29,7 @@ import (
 const (
 	Collector = "collector"
 	Webhook   = "webhook"
+	Inventory = "inventory"
 	viewer    = "viewer"
 )
 
@@ -121,14 +122,14 @@ func (i *Installation) Client() kubernetes.Interface { return i.api }
 // Addr is the stream's address within the cluster.
 func (i *Installation) Addr() string { return net.JoinHostPort(i.Host, strconv.Itoa(i.Port)) }
 
-// only selects the objects of a part of this release.
-func (i *Installation) only(component string) metav1.ListOptions {
+// Only selects the objects of a part of this release.
+func (i *Installation) Only(component string) metav1.ListOptions {
 	return metav1.ListOptions{LabelSelector: labels.Set{instanceLabel: i.Release, componentLabel: component}.String()}
 }
 
 // Pods returns the pods of a part that are not about to end, ready ones first.
 func (i *Installation) Pods(ctx context.Context, component string) ([]corev1.Pod, error) {
-	list, err := i.api.CoreV1().Pods(i.Namespace).List(ctx, i.only(component))
+	list, err := i.api.CoreV1().Pods(i.Namespace).List(ctx, i.Only(component))
 	if err != nil {
 		return nil, fmt.Errorf("list the %s's pods in namespace %q: %w", component, i.Namespace, err)
 	}
@@ -154,7 +155,7 @@ func Ready(p *corev1.Pod) bool {
 
 // Configuration returns the configuration file of a part.
 func (i *Installation) Configuration(ctx context.Context, component string) ([]byte, error) {
-	list, err := i.api.CoreV1().ConfigMaps(i.Namespace).List(ctx, i.only(component))
+	list, err := i.api.CoreV1().ConfigMaps(i.Namespace).List(ctx, i.Only(component))
 	if err != nil {
 		return nil, fmt.Errorf("list the %s's ConfigMap in namespace %q: %w", component, i.Namespace, err)
 	}
@@ -168,7 +169,7 @@ func (i *Installation) Configuration(ctx context.Context, component string) ([]b
 
 // Account returns the user name of a part's ServiceAccount.
 func (i *Installation) Account(ctx context.Context, component string) (string, error) {
-	list, err := i.api.AppsV1().Deployments(i.Namespace).List(ctx, i.only(component))
+	list, err := i.api.AppsV1().Deployments(i.Namespace).List(ctx, i.Only(component))
 	if err != nil {
 		return "", fmt.Errorf("list the %s's Deployment in namespace %q: %w", component, i.Namespace, err)
 	}
@@ -193,7 +194,7 @@ func (i *Installation) CABundles(ctx context.Context) ([][]byte, error) {
 
 // webhooks returns those of the release's MutatingWebhookConfigurations.
 func (i *Installation) webhooks(ctx context.Context) ([]admissionv1.MutatingWebhook, error) {
-	configurations, err := i.api.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, i.only(Webhook))
+	configurations, err := i.api.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, i.Only(Webhook))
 	if err != nil {
 		return nil, fmt.Errorf("list the MutatingWebhookConfigurations of release %s: %w", i.Release, err)
 	}
@@ -214,7 +215,7 @@ func (i *Installation) Authorities(ctx context.Context) ([]byte, error) {
 			return bundle, nil
 		}
 	}
-	secrets, err2 := i.api.CoreV1().Secrets(i.Namespace).List(ctx, i.only(Collector))
+	secrets, err2 := i.api.CoreV1().Secrets(i.Namespace).List(ctx, i.Only(Collector))
 	if err2 == nil {
 		for _, s := range secrets.Items {
 			if bundle := s.Data["ca.crt"]; len(wiring.Fingerprints(bundle)) > 0 {
@@ -246,7 +247,7 @@ func (i *Installation) NamespaceSelectors(ctx context.Context) ([]labels.Selecto
 // Token returns a token of the release's ServiceAccount for people, good for
 // ten minutes: it may read every node's stream, and nothing of the API.
 func (i *Installation) Token(ctx context.Context) (string, error) {
-	accounts, err := i.api.CoreV1().ServiceAccounts(i.Namespace).List(ctx, i.only(viewer))
+	accounts, err := i.api.CoreV1().ServiceAccounts(i.Namespace).List(ctx, i.Only(viewer))
 	if err != nil {
 		return "", fmt.Errorf("find the ServiceAccount for people in namespace %q: %w", i.Namespace, err)
 	}

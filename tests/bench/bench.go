@@ -84,6 +84,7 @@ func (b *bench) main(ctx context.Context) (err error) {
 	if b.stuckFor > 0 {
 		steps = append(steps, b.stuck)
 	}
+	steps = append(steps, b.inventory)
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return b.collector.explain(err)

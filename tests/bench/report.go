@@ -31,6 +31,7 @@ const (
 	goalThawed     = "wrong entries once it reads again"
 	goalGrowthCPU  = "CPU a change, most / least"
 	goalGrowthSize = "resident a subscriber, last step / first"
+	goalInventory  = "inventory, resident above idle"
 	goalAdmission  = "admission p99, in process"
 	goalRotation   = "certificates and authorities changed"
 )
@@ -53,6 +54,7 @@ func goals() map[string]goal {
 		goalThawed:     {"P5", 0, "entries"},
 		goalGrowthCPU:  {"P8", 1.2, "x"},
 		goalGrowthSize: {"P8", 1.2, "x"},
+		goalInventory:  {"I1", 64, "MiB"},
 		goalAdmission:  {"W1", 5, "ms"},
 		goalRotation:   {"R3", 0, "failures"},
 	}

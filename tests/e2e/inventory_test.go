@@ -60,6 +60,9 @@ func testInventory(t *testing.T, w *world) {
 		t.Errorf("metawire inventory types does not tell of the release; it ended with %d:\n%s", code, out)
 	}
 
+	if out, code := w.metawire(t, "check"); code != 0 || !strings.Contains(out, "ago: complete") {
+		t.Errorf("metawire check does not tell of the run; it ended with %d:\n%s", code, out)
+	}
 	gone, err := w.api.CoreV1().Secrets(shop).Get(t.Context(), "planted", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -25,7 +26,7 @@ inventory: {enabled: true, endpoint: %q, resources: [%s]}
 
 // inventory measures what a run takes, beside one that lists next to nothing: its
 // peak of resident memory, and the time an object.
-func (b *bench) inventory(ctx context.Context) error {
+func (b *bench) inventory(ctx context.Context) (err error) {
 	endpoint := receiver.New(receiver.Options{})
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -36,7 +37,9 @@ func (b *bench) inventory(ctx context.Context) error {
 	go func() { served <- server.Serve(l) }()
 	defer func() {
 		_ = server.Close()
-		<-served
+		if end := <-served; !errors.Is(end, http.ErrServerClosed) {
+			err = errors.Join(err, end)
+		}
 	}()
 	url := "http://" + l.Addr().String()
 	idle, _, err := b.ship(ctx, url, "namespaces")

@@ -149,9 +149,12 @@ func TestReadyWhileTrusted(t *testing.T) {
 					t.Fatal("no patch is tried")
 				}
 			}
-			if err := w.ready(t.Context()); (err == nil) != c.ready {
-				t.Errorf("ready says %v", err)
-			}
+			eventually(t, func() error { // the Service may become known later
+				if err := w.ready(t.Context()); (err == nil) != c.ready {
+					return errors.Join(errors.New("ready says otherwise"), err)
+				}
+				return nil
+			})
 		})
 	}
 }

@@ -91,13 +91,13 @@ func TestInventoryDryRun(t *testing.T) {
 // list nothing misses everything, which is a finding.
 func TestInventoryTypes(t *testing.T) {
 	t.Parallel()
-	metawire := buildCommandLine(t)
+	metawire, ns := buildCommandLine(t), newNamespace(t) // without a release, which other tests have
 	type row struct {
 		Name, APIVersion, Missed    string
 		Configured, Served, Allowed bool
 	}
 	run := func(code int, args ...string) map[string]row {
-		c := exec.CommandContext(t.Context(), metawire, append([]string{"inventory", "types", "-o", "json", "--kubeconfig", plane.Kubeconfig()}, args...)...)
+		c := exec.CommandContext(t.Context(), metawire, append([]string{"inventory", "types", "-o", "json", "-n", ns, "--kubeconfig", plane.Kubeconfig()}, args...)...)
 		var errs bytes.Buffer
 		c.Stderr = &errs
 		stdout, _ := c.Output() // the exit code is looked at

@@ -21,18 +21,14 @@ import (
 	"github.com/metawire/metawire/collector/source"
 	"github.com/metawire/metawire/collector/stream"
 	"github.com/metawire/metawire/internal/certs"
+	"github.com/metawire/metawire/internal/reload"
 )
 
 // Options are what a Collector needs besides its configuration; the zero value
 // is right outside of tests.
 type Options struct {
-	// ConfigPoll is how often the configuration file is read again, default
-	// 5s. RestartSpread bounds the random time between a change and the
-	// restart, default 2m: replicas must not restart together, and a helm
-	// upgrade has replaced them by then. Leave is how long /readyz is red
-	// before the drain begins, default 10s: so long a Service may go on sending
-	// subscribers to a container that was not told to end by Kubernetes.
-	ConfigPoll, RestartSpread, Leave time.Duration
+	// Reload says how a changed configuration file is followed.
+	Reload reload.Options
 	// Stream overrides what the configuration does not decide.
 	Stream stream.Options
 }

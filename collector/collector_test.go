@@ -28,6 +28,7 @@ import (
 	"github.com/metawire/metawire/collector/config"
 	"github.com/metawire/metawire/collector/metadata"
 	"github.com/metawire/metawire/collector/stream"
+	"github.com/metawire/metawire/internal/reload"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -89,7 +90,7 @@ func run(t *testing.T) *running {
 // options make what takes minutes take moments.
 func options() collector.Options {
 	return collector.Options{
-		ConfigPoll: time.Millisecond, RestartSpread: time.Millisecond, Leave: time.Second,
+		Reload: reload.Options{Poll: time.Millisecond, Spread: time.Millisecond, Leave: time.Second},
 		Stream: stream.Options{Linger: time.Millisecond, Stop: 5 * time.Second},
 	}
 }
@@ -201,7 +202,7 @@ func TestConfigChange(t *testing.T) {
 	case err := <-r.done:
 		t.Fatalf("it ended before it was to: %v", err)
 	case err := <-changed:
-		if !errors.Is(err, collector.ErrConfigChanged) {
+		if !errors.Is(err, reload.ErrChanged) {
 			t.Fatalf("WatchConfig: %v", err)
 		}
 	case <-time.After(patience):

@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/client-go/kubernetes/fake"
 
+	"github.com/metawire/metawire/internal/reload"
 	"github.com/metawire/metawire/webhook/config"
 )
 
@@ -62,7 +63,7 @@ func watching(t *testing.T, file string) (*Webhook, *logs, <-chan error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.poll, w.spread, w.leave = time.Millisecond, time.Millisecond, time.Millisecond
+	w.reload = reload.Options{Poll: time.Millisecond, Spread: time.Millisecond, Leave: time.Millisecond}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.WatchConfig(ctx, file, data) }()
@@ -113,7 +114,7 @@ func TestConfigChange(t *testing.T) {
 			replace(t, file, fmt.Sprintf(configFile, 9443, selfManaged, "metawire:2"))
 			select {
 			case err := <-ended:
-				if !errors.Is(err, ErrConfigChanged) {
+				if !errors.Is(err, reload.ErrChanged) {
 					t.Errorf("ended: %v", err)
 				}
 			case <-time.After(patience):

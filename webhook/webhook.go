@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/metawire/metawire/internal/certs"
+	"github.com/metawire/metawire/internal/reload"
 	"github.com/metawire/metawire/internal/version"
 	"github.com/metawire/metawire/internal/wiring"
 	"github.com/metawire/metawire/webhook/config"
@@ -56,7 +57,8 @@ type Webhook struct {
 	leaving  chan struct{} // closed when a restart is near
 
 	// What tests shorten.
-	quiet, poll, spread, leave time.Duration
+	quiet  time.Duration
+	reload reload.Options
 
 	mu    sync.Mutex
 	known known
@@ -74,7 +76,7 @@ type known struct {
 func New(cfg *config.Config, api kubernetes.Interface, log *slog.Logger) (*Webhook, error) {
 	w := &Webhook{
 		cfg: cfg, api: api, log: log, registry: prometheus.NewRegistry(), inject: inject.Pod, keep: make(chan struct{}, 1), leaving: make(chan struct{}),
-		quiet: quiet, poll: configPoll, spread: restartSpread, leave: leave,
+		quiet: quiet,
 	}
 	w.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w.metrics = NewMetrics(w.registry)

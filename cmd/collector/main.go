@@ -7,26 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"math"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
 	_ "time/tzdata" // the image has no time zones, and schedules do
 
-	"github.com/KimMachineGun/automemlimit/memlimit"
-	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/metawire/metawire/collector"
 	"github.com/metawire/metawire/collector/config"
 	"github.com/metawire/metawire/collector/inventory"
+	"github.com/metawire/metawire/internal/daemon"
+	"github.com/metawire/metawire/internal/reload"
 	"github.com/metawire/metawire/internal/version"
 )
 
@@ -42,16 +36,15 @@ func main() {
 
 // flags are the command line.
 type flags struct {
-	config, kubeconfig string
-	inventoryOnce      bool
-	log                *slog.Logger
+	daemon.Flags
+
+	inventoryOnce bool
 }
 
 // command parses the command line and hands it to run.
 func command(logs io.Writer, run func(context.Context, flags) error) *cobra.Command {
-	var f flags
-	level, format := slog.LevelInfo, "json"
-	cmd := &cobra.Command{
+	var once bool
+	cmd := daemon.Command(&cobra.Command{
 		Use:   "collector --config FILE [--kubeconfig FILE]",
 		Short: "Stream Kubernetes metadata to the Falco of each node",
 		Long: `collector watches the Kubernetes API once for the whole cluster and streams to
@@ -69,54 +62,26 @@ if the run was complete, else with 1, also if the endpoint did not want it.`,
 		Example: `  collector --config /etc/metawire/collector.yaml
   collector --config /etc/metawire/collector.yaml --inventory-once
   collector --config collector.yaml --kubeconfig ~/.kube/config --log-format text`,
-		Version:       version.String(),
-		Args:          cobra.NoArgs,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := logger(logs, level, format)
-			if err != nil {
-				return err
-			}
-			f.log = log
-			return run(cmd.Context(), f)
-		},
-	}
-	cmd.Flags().StringVar(&f.config, "config", "", "configuration `FILE` (required)")
-	cmd.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `FILE`; default: the pod's ServiceAccount")
-	cmd.Flags().BoolVar(&f.inventoryOnce, "inventory-once", false, "make one run of the inventory and end")
-	cmd.Flags().TextVar(&level, "log-level", &level, "lowest level that is logged: debug, info, warn or error")
-	cmd.Flags().StringVar(&format, "log-format", format, "json or text")
-	_ = cmd.MarkFlagRequired("config")
+	}, logs, func(ctx context.Context, f daemon.Flags) error { return run(ctx, flags{f, once}) })
+	cmd.Flags().BoolVar(&once, "inventory-once", false, "make one run of the inventory and end")
 	return cmd
-}
-
-func logger(w io.Writer, level slog.Level, format string) (*slog.Logger, error) {
-	o := &slog.HandlerOptions{Level: level}
-	switch format {
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, o)), nil
-	case "text":
-		return slog.New(slog.NewTextHandler(w, o)), nil
-	default:
-		return nil, fmt.Errorf("--log-format: %q is not allowed: must be json or text", format)
-	}
 }
 
 // run runs the collector until ctx ends or the configuration file changes.
 func run(ctx context.Context, f flags) error {
-	log := f.log
-	klog.SetLogger(logr.FromSlogHandler(log.Handler()))
-	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
-	setMemoryLimit(log)
+	log := f.Log
+	daemon.SetUp(log)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	if f.inventoryOnce {
 		return inventoryOnce(ctx, f)
 	}
-	cfg, data, err := config.Load(f.config)
+	cfg, data, err := config.Load(f.Config)
 	if err != nil {
 		return err
 	}
-	api, err := apiConfig(f.kubeconfig)
+	api, err := f.API("collector")
 	if err != nil {
 		return err
 	}
@@ -127,7 +92,7 @@ func run(ctx context.Context, f flags) error {
 	log.Info("starting", "version", version.String(), "api", api.Host, "stream", cfg.Stream.Address, "tls", cfg.Stream.TLS.Mode,
 		"inventory", cfg.Inventory.Enabled)
 	g, running := errgroup.WithContext(ctx) // either one's end is the other's
-	g.Go(func() error { return c.WatchConfig(running, f.config, data) })
+	g.Go(func() error { return c.WatchConfig(running, f.Config, data) })
 	g.Go(func() error {
 		if err := c.Run(running); err != nil {
 			return err
@@ -135,7 +100,7 @@ func run(ctx context.Context, f flags) error {
 		return errDrained
 	})
 	err = g.Wait()
-	if errors.Is(err, errDrained) || errors.Is(err, collector.ErrConfigChanged) {
+	if errors.Is(err, errDrained) || errors.Is(err, reload.ErrChanged) {
 		log.Info("ended", "reason", err)
 		return nil
 	}
@@ -144,15 +109,15 @@ func run(ctx context.Context, f flags) error {
 
 // inventoryOnce makes one run. What came of it is in the log too.
 func inventoryOnce(ctx context.Context, f flags) error {
-	cfg, err := config.LoadInventory(f.config, os.Getenv)
+	cfg, err := config.LoadInventory(f.Config, os.Getenv)
 	if err != nil {
 		return err
 	}
-	api, err := apiConfig(f.kubeconfig)
+	api, err := f.API("collector")
 	if err != nil {
 		return err
 	}
-	report, err := collector.InventoryOnce(ctx, cfg, api, f.log, nil)
+	report, err := collector.InventoryOnce(ctx, cfg, api, f.Log, nil)
 	if err != nil {
 		return err
 	}
@@ -168,28 +133,3 @@ var errDrained = errors.New("all streams are drained")
 // gcPercent trades a little CPU for memory: most of the heap lives as long as
 // the objects of the cluster.
 const gcPercent = 80
-
-// setMemoryLimit keeps the garbage collector below the container's limit.
-func setMemoryLimit(log *slog.Logger) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	limit, err := memlimit.Set(memlimit.WithProvider(memlimit.FromCgroup), memlimit.WithRatio(0.9))
-	if err == nil && limit < math.MaxInt64 {
-		log.Debug("memory limit set", "bytes", limit)
-	}
-}
-
-// apiConfig says how to reach the API server.
-func apiConfig(kubeconfig string) (*rest.Config, error) {
-	api, err := rest.InClusterConfig()
-	if kubeconfig != "" {
-		if api, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
-			return nil, fmt.Errorf("--kubeconfig %s: %w", kubeconfig, err)
-		}
-	} else if err != nil {
-		return nil, fmt.Errorf("not in a pod: give the API server's address and credentials with --kubeconfig FILE: %w", err)
-	}
-	api.UserAgent = "metawire-collector/" + version.Version
-	return api, nil
-}

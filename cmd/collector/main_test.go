@@ -147,14 +147,14 @@ func TestFlags(t *testing.T) {
 	var got flags
 	cmd := command(&logs, func(_ context.Context, f flags) error {
 		got = f
-		f.log.Debug("hello")
+		f.Log.Debug("hello")
 		return nil
 	})
 	cmd.SetArgs([]string{"--config", "c", "--kubeconfig", "k", "--log-level", "debug", "--log-format", "text"})
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got.config != "c" || got.kubeconfig != "k" {
+	if got.Config != "c" || got.Kubeconfig != "k" {
 		t.Errorf("parsed %+v", got)
 	}
 	if !strings.Contains(logs.String(), "level=DEBUG msg=hello") {

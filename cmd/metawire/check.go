@@ -35,7 +35,7 @@ Exit codes: 0 all is well, 2 a check failed, 1 error.`,
 		if err != nil {
 			return err
 		}
-		t := &check.Target{Config: config, Namespace: k.namespace, Now: time.Now(), Patience: patience}
+		t := &check.Target{Config: config, Namespace: k.namespace, Now: time.Now()}
 		out := c.OutOrStdout()
 		results, group := []check.Result{}, ""
 		good := check.Run(c.Context(), t, func(r check.Result) {

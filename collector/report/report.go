@@ -56,11 +56,10 @@ type Options struct {
 	// nil: all. Those that Kubernetes or a label of their own keeps from it are
 	// left out anyway.
 	Namespaces labels.Selector
-	// Patience is how long our init container may keep a pod waiting, default
-	// 2m. Settle is the time between a change and looking again, default 2s: so
-	// often at most are all pods looked at. Again is when to look again without
-	// a change, default 1m.
-	Patience, Settle, Again time.Duration
+	// Settle is the time between a change and looking again, default 2s: so often
+	// at most are all pods looked at. Again is when to look again without a
+	// change, default 1m.
+	Settle, Again time.Duration
 	// Retry is when an Event that failed is tried again, default 1s, twice as
 	// long after each failure, at most 16 times; the same after five failures in
 	// a row for all Events. Timeout bounds one request, default 5s.
@@ -74,7 +73,6 @@ type Options struct {
 }
 
 func (o *Options) defaults() {
-	o.Patience = cmp.Or(o.Patience, 2*time.Minute)
 	o.Settle = cmp.Or(o.Settle, 2*time.Second)
 	o.Again = cmp.Or(o.Again, time.Minute)
 	o.Retry = cmp.Or(o.Retry, time.Second)
@@ -143,7 +141,7 @@ func (r *Report) Start(ctx context.Context) error {
 // look looks at every Falco pod, and returns when to do so again if nothing
 // changes.
 func (r *Report) look() time.Duration {
-	j := wiring.Judge{Now: r.options.Now(), Patience: r.options.Patience, NoTickets: r.options.NoTickets}
+	j := wiring.Judge{Now: r.options.Now(), NoTickets: r.options.NoTickets}
 	if r.options.CA != nil {
 		j.Authorities = r.options.CA()
 	}

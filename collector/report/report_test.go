@@ -415,7 +415,7 @@ func TestWaitsOnlyForOurs(t *testing.T) {
 					{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: ago(c.bound)},
 				}},
 			}
-			got := wiring.Judge{Now: now, Patience: 2 * time.Minute}.Pod(wiring.PodOf(&p))
+			got := wiring.Judge{Now: now}.Pod(wiring.PodOf(&p))
 			if got.State != c.want {
 				t.Errorf("%s, want %s: %s", got.State, c.want, got.Message)
 			}

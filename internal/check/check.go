@@ -37,8 +37,6 @@ type Target struct {
 	Config    *rest.Config
 	Namespace string // of Metawire; empty: it is looked for
 	Now       time.Time
-	// Patience is how long the init container may keep a Falco pod waiting.
-	Patience time.Duration
 
 	// found is set by the check of the installation, for those that follow.
 	found *installation.Installation

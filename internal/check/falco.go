@@ -21,7 +21,7 @@ const maxListed = 20
 
 // falcoPods judges every Falco pod as the collector does.
 func falcoPods(ctx context.Context, t *Target) ([]string, string) {
-	judge := wiring.Judge{Now: t.Now, Patience: t.Patience}
+	judge := wiring.Judge{Now: t.Now}
 	if t.found.TLS {
 		bundle, err := t.found.Authorities(ctx)
 		if err != nil {

@@ -57,11 +57,13 @@ type Finding struct {
 	Again time.Duration
 }
 
+// Patience is how long our init container may keep a pod from starting before
+// that is told.
+const Patience = 2 * time.Minute
+
 // Judge says what is with Falco pods.
 type Judge struct {
 	Now time.Time
-	// Patience is how long our init container may keep a pod from starting.
-	Patience time.Duration
 	// Authorities are the fingerprints of those that are published now; without
 	// any no pod is outdated.
 	Authorities []string
@@ -155,7 +157,7 @@ func (j Judge) outdated(cas []string) bool {
 
 // waits judges a pod that our init container has kept waiting since then.
 func (j Judge) waits(f *found, since time.Time) {
-	if left := since.Add(j.Patience).Sub(j.Now); left > 0 {
+	if left := since.Add(Patience).Sub(j.Now); left > 0 {
 		f.State, f.Again, f.Message = StatePending, left, "The init container is not done yet."
 		return
 	}
@@ -167,7 +169,7 @@ func (j Judge) waits(f *found, since time.Time) {
 	f.Message = fmt.Sprintf("Falco has not started for over %s: its init container %s is not done%s. "+
 		"Its image must be one that this node can pull: check the chart's image and webhook.imagePullSecrets, then: %s. "+
 		`To start Falco without Metawire, annotate the pod template with %s: "false".`,
-		j.Patience, InitContainer, why, renew(f.pod), InjectAnnotation)
+		Patience, InitContainer, why, renew(f.pod), InjectAnnotation)
 }
 
 // unwired says that the pod is not wired, and why.

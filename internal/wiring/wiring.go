@@ -18,6 +18,9 @@ const (
 	// InjectAnnotation on a pod forces ("true") or forbids ("false") wiring; as
 	// a label on a namespace only "false" has a meaning.
 	InjectAnnotation = "metawire.dev/inject"
+	// VersionAnnotation on a pod says which Falco it runs, where the image's tag
+	// does not.
+	VersionAnnotation = "metawire.dev/falco-version"
 	// StatusAnnotation holds a Status, on every pod that the webhook looked at.
 	StatusAnnotation = "metawire.dev/status"
 	// CAAnnotation holds the PEM of the authorities that the pod's subscriber

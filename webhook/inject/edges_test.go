@@ -164,7 +164,7 @@ func TestVersions(t *testing.T) {
 		"the tag":                      {"falco:0.43.1", "", wired, "0.43.1", "subscribes to"},
 		"the tag counts first":         {"falco:0.43.1", "0.38.0", wired, "0.43.1", "subscribes to"},
 		"a short tag":                  {"falco:0.38", "", cannot(inject.Version), "", "0.41.0 or later"},
-		"unknown is taken for current": {"falco:latest", "", wired, "", "annotation " + inject.VersionAnnotation + " says it"},
+		"unknown is taken for current": {"falco:latest", "", wired, "", "annotation " + wiring.VersionAnnotation + " says it"},
 		"a digest, and the annotation": {"falco@sha256:01", "0.42.0", wired, "0.42.0", "subscribes to"},
 		"the annotation says an older": {"falco:latest", "0.38.2", cannot(inject.Version), "", "0.41.0 or later"},
 		"the annotation says nothing":  {"falco:latest", "new", cannot(inject.Version), "", `is "new"`},
@@ -173,7 +173,7 @@ func TestVersions(t *testing.T) {
 			p := stock()
 			falco(p).Image = "falcosecurity/" + c.image
 			if c.annotation != "" {
-				p.Annotations = map[string]string{inject.VersionAnnotation: c.annotation}
+				p.Annotations = map[string]string{wiring.VersionAnnotation: c.annotation}
 			}
 			got, d := inject.Pod(p, settings())
 			told := ""
@@ -183,7 +183,7 @@ func TestVersions(t *testing.T) {
 			if (decided{d.Outcome, d.Code}) != c.want || told != c.told || !strings.Contains(d.Reason, c.reason) {
 				t.Errorf("told %q, %+v", told, d)
 			}
-			if strings.Contains(d.Reason, inject.VersionAnnotation) != (c.told == "" && (c.image == "falco:latest" && c.annotation != "0.38.2")) {
+			if strings.Contains(d.Reason, wiring.VersionAnnotation) != (c.told == "" && (c.image == "falco:latest" && c.annotation != "0.38.2")) {
 				t.Errorf("the annotation is spoken of: %s", d.Reason)
 			}
 		})

@@ -15,10 +15,6 @@ import (
 	"github.com/metawire/metawire/internal/wiring"
 )
 
-// VersionAnnotation on a pod says which Falco it runs, where the image's tag
-// does not.
-const VersionAnnotation = "metawire.dev/falco-version"
-
 // falcoNodeVariable is set by Falco's own chart; nodeNameField is what it must
 // come from to be believed.
 const (
@@ -89,7 +85,7 @@ func wire(pod *corev1.Pod, i int, s Settings) Decision {
 	}
 	reason := fmt.Sprintf("container %q reads a fragment that init container %q writes, and subscribes to %s", c.Name, wiring.InitContainer, s.endpoint())
 	if task.FalcoVersion == "" {
-		reason += fmt.Sprintf("; image %q does not tell Falco's version, which was taken for a current one: annotation %s says it", c.Image, VersionAnnotation)
+		reason += fmt.Sprintf("; image %q does not tell Falco's version, which was taken for a current one: annotation %s says it", c.Image, wiring.VersionAnnotation)
 	}
 	return Decision{wiring.Wired, Done, reason}
 }
@@ -103,9 +99,9 @@ func refuse(code Code, format string, args ...any) *Decision {
 // the version, as the image's tag says it or else the annotation.
 func tooOld(pod *corev1.Pod, c *corev1.Container, task *wiring.Task) *Decision {
 	v := falco.Version(c.Image)
-	if said, ok := pod.Annotations[VersionAnnotation]; ok && v == nil {
+	if said, ok := pod.Annotations[wiring.VersionAnnotation]; ok && v == nil {
 		if v = falco.ParseVersion(said); v == nil {
-			return refuse(Version, "annotation %s is %q, which is no version such as 0.43.1", VersionAnnotation, said)
+			return refuse(Version, "annotation %s is %q, which is no version such as 0.43.1", wiring.VersionAnnotation, said)
 		}
 	}
 	if v == nil {

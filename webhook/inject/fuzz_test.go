@@ -257,7 +257,7 @@ func changes() []func(*corev1.Pod) {
 		func(p *corev1.Pod) { slices.Reverse(p.Spec.HostAliases) },
 		argue("-o", fragment), argue("-o", "a=$(X)"), argue("-c", "/my/falco.yaml"), argue("-o", "plugins[]=k8smeta"), argue("-v"), argue("-o"),
 		set(wiring.InjectAnnotation, "true"), set(wiring.InjectAnnotation, "false"), set(wiring.StatusAnnotation, `{"outcome":"wired"}`),
-		set(wiring.CAAnnotation, "x"), set(inject.VersionAnnotation, "0.42"), set("x", strings.Repeat("x", 262000)), set("x", strings.Repeat("x", 261500)),
+		set(wiring.CAAnnotation, "x"), set(wiring.VersionAnnotation, "0.42"), set("x", strings.Repeat("x", 262000)), set("x", strings.Repeat("x", 261500)),
 		mounts("/run"), mounts("/etc"), mounts("/my"), mounts("/run/metawire/generated"),
 	}
 }

@@ -12,9 +12,8 @@ import (
 	"time"
 )
 
-// metawire runs the command line against the cluster, and returns what it wrote
-// and its exit code. It is interrupted when it has written the words to wait for,
-// if there are any.
+// metawire runs the command line against the cluster to its end, and returns what
+// it wrote and its exit code.
 func (w *world) metawire(t *testing.T, args ...string) (out string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
@@ -22,6 +21,8 @@ func (w *world) metawire(t *testing.T, args ...string) (out string, code int) {
 	return w.command(ctx, t, "", args...)
 }
 
+// command is metawire, ended when it has written the words to wait for, if there
+// are any.
 func (w *world) command(ctx context.Context, t *testing.T, until string, args ...string) (out string, code int) {
 	t.Helper()
 	cmd := exec.CommandContext(ctx, w.commandLine(t), append(args, "--kubeconfig", w.cluster.Kubeconfig())...)

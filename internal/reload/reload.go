@@ -42,7 +42,7 @@ func (o Options) Wait(ctx context.Context, file string, data []byte, usable func
 		return nil
 	}
 	wait := rand.N(cmp.Or(o.Spread, 2*time.Minute)) //nolint:gosec // spreads load, no secret
-	log.Info("the configuration file has changed: restarting with it soon", "in", wait.Round(time.Second))
+	log.Info("the configuration file has changed: restarting with it soon", "file", file, "in", wait.Round(time.Second))
 	if !sleep(ctx, wait) {
 		return nil
 	}
@@ -68,7 +68,7 @@ func (o Options) changed(ctx context.Context, file string, data []byte, usable f
 			return true
 		}
 		if !bytes.Equal(now, bad) {
-			log.Error("the configuration file has changed and cannot be used: going on with the old one", "error", err)
+			log.Error("the configuration file has changed and cannot be used: going on with the old one", "file", file, "error", err)
 			bad = now
 		}
 	}

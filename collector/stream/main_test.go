@@ -39,6 +39,7 @@ type served struct {
 	registry *prometheus.Registry
 	logs     *logs
 	address  string
+	second   string // the address that is for who knows no TLS
 	drain    context.CancelFunc
 	done     <-chan error // what Serve returned
 }
@@ -63,7 +64,11 @@ func serve(t *testing.T, o stream.Options, synced <-chan struct{}) *served {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &served{registry: prometheus.NewRegistry(), logs: &logs{}, address: l.Addr().String()}
+	second, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &served{registry: prometheus.NewRegistry(), logs: &logs{}, address: l.Addr().String(), second: second.Addr().String()}
 	s.hub = fanout.NewHub(fanout.NewMetrics(s.registry), fanout.Options{})
 	log := slog.New(slog.NewTextHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	server := stream.New(s.hub, synced, log, stream.NewMetrics(s.registry), o)
@@ -73,7 +78,7 @@ func serve(t *testing.T, o stream.Options, synced <-chan struct{}) *served {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		returned <- server.Serve(ctx, l, nil)
+		returned <- server.Serve(ctx, l, second)
 	}()
 	t.Cleanup(func() {
 		cancel()

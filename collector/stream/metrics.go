@@ -16,6 +16,7 @@ type Metrics struct {
 	endings *prometheus.CounterVec
 	latency prometheus.Histogram
 	unnamed prometheus.Counter
+	legacy  prometheus.Gauge
 }
 
 // NewMetrics registers the stream server's metrics.
@@ -39,8 +40,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "metawire_stream_unnamed_subscribers_total",
 			Help: "Subscribers that named no node and get nothing.",
 		}),
+		legacy: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "metawire_legacy_subscribers",
+			Help: "Streams that are open on the listener without TLS, to which an old collector's Service leads.",
+		}),
 	}
-	r.MustRegister(events, m.endings, m.latency, m.unnamed)
+	r.MustRegister(events, m.endings, m.latency, m.unnamed, m.legacy)
 	for _, reason := range []string{metadata.Create, metadata.Update, metadata.Delete} {
 		m.events[reason] = map[relation.Kind]prometheus.Counter{}
 		for _, k := range relation.Kinds() {

@@ -118,10 +118,10 @@ func New(hub *fanout.Hub, synced <-chan struct{}, log *slog.Logger, m *Metrics, 
 // their number, and returns when the last is gone or after Stop. It returns nil
 // then. It is called once.
 func (s *Server) Serve(ctx context.Context, l, plaintext net.Listener) error {
-	servers := []*grpc.Server{s.server(s.options.TLS)}
+	servers := []*grpc.Server{s.server(s.options.TLS, s)}
 	listeners := []net.Listener{l}
 	if plaintext != nil {
-		servers, listeners = append(servers, s.server(nil)), append(listeners, plaintext)
+		servers, listeners = append(servers, s.server(nil, legacy{s})), append(listeners, plaintext)
 	}
 	failed := make(chan error, len(servers))
 	for i, g := range servers {
@@ -148,10 +148,21 @@ func (s *Server) Serve(ctx context.Context, l, plaintext net.Listener) error {
 	return first
 }
 
+// legacy serves the listener without TLS, and counts who uses it: who does not
+// need no old Service.
+type legacy struct{ *Server }
+
+// Watch implements metadata.MetadataServer.
+func (l legacy) Watch(sel *metadata.Selector, stream grpc.ServerStreamingServer[metadata.Event]) error {
+	l.metrics.legacy.Inc()
+	defer l.metrics.legacy.Dec()
+	return l.Server.Watch(sel, stream)
+}
+
 // server returns a server of all services.
-func (s *Server) server(secured *tls.Config) *grpc.Server {
+func (s *Server) server(secured *tls.Config, m metadata.MetadataServer) *grpc.Server {
 	g := grpc.NewServer(s.serverOptions(secured)...)
-	metadata.RegisterMetadataServer(g, s)
+	metadata.RegisterMetadataServer(g, m)
 	if s.options.Register != nil {
 		s.options.Register(g)
 	}

@@ -28,14 +28,11 @@ func (i *Installation) Dial(ctx context.Context) (net.Conn, error) {
 	if len(pods) == 0 || !Ready(&pods[0]) {
 		return nil, fmt.Errorf("none of the %d collectors in namespace %q is ready: kubectl -n %s get pods", len(pods), i.Namespace, i.Namespace)
 	}
-	for _, c := range pods[0].Spec.Containers {
-		for _, p := range c.Ports {
-			if p.Name == "grpc" {
-				return i.DialPod(ctx, pods[0].Name, int(p.ContainerPort))
-			}
-		}
+	port, err := portOf(&pods[0], "grpc")
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("pod %s/%s has no port named grpc", i.Namespace, pods[0].Name)
+	return i.DialPod(ctx, pods[0].Name, port)
 }
 
 // DialPod connects to a port of a pod of the release through the API server.

@@ -139,6 +139,32 @@ capabilities:
 readOnlyRootFilesystem: true
 {{- end }}
 
+{{- /* What the values lay over the chart's own. Arguments: root context, name of
+the template with the own, what is laid over. */}}
+{{- define "metawire.overlaid" -}}
+{{- mergeOverwrite (include (index . 1) (index . 0) | fromYaml) (index . 2 | default dict | deepCopy) | toYaml -}}
+{{- end }}
+
+{{- define "metawire.collector.livenessProbe" -}}
+httpGet: {path: /healthz, port: health}
+periodSeconds: 10
+failureThreshold: 6
+timeoutSeconds: 5
+{{- end }}
+
+{{- define "metawire.collector.readinessProbe" -}}
+httpGet: {path: /readyz, port: health}
+{{- if gt (int .Values.collector.replicas) 1 }}
+# A container that crashed and is back does not know what was deleted while it was
+# down. So long its subscribers, who return within seconds, find only replicas that
+# do.
+initialDelaySeconds: 6
+{{- end }}
+periodSeconds: 2
+failureThreshold: 3
+timeoutSeconds: 2
+{{- end }}
+
 {{- /* Where pods may run: nodeSelector, tolerations. Argument: the values of a
 component. */}}
 {{- define "metawire.placement" -}}

@@ -1,0 +1,24 @@
+package stream_test
+
+import (
+	"testing"
+
+	"github.com/metawire/metawire/collector/stream"
+)
+
+// TestLegacySubscribers: who uses the second listener is counted for as long as
+// the stream is open, who uses the first is not.
+func TestLegacySubscribers(t *testing.T) {
+	s := serve(t, stream.Options{}, nil)
+	s.hub.Apply(namespace("uid-n"))
+	const legacy, all = "metawire_legacy_subscribers", "metawire_stream_subscribers"
+	watch(t, conn(t, s.address), "node-1")
+	old := watch(t, conn(t, s.second), "node-1")
+	eventually(t, "both subscribed", func() bool { return s.metric(t, all) == 2 })
+	if n := s.metric(t, legacy); n != 1 {
+		t.Errorf("%s is %v, want 1", legacy, n)
+	}
+	old.cancel()
+	eventually(t, "one is gone", func() bool { return s.metric(t, all) == 1 })
+	eventually(t, "none is counted", func() bool { return s.metric(t, legacy) == 0 })
+}

@@ -34,12 +34,15 @@ an inventory is not complete).`,
   # What of this cluster would be sent to an endpoint
   metawire inventory --dry-run
 
+  # What would become of an old collector
+  metawire migrate --dry-run
+
   # Which build this is
   metawire version`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newCheck(), newExplain(), newInventory(), newWatch(), newVersion()) //nolint:contextcheck // cobra hands it on
+	root.AddCommand(newCheck(), newExplain(), newInventory(), newMigrate(), newWatch(), newVersion()) //nolint:contextcheck // cobra hands it on
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)", err, c.CommandPath())
 	})

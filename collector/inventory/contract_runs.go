@@ -297,3 +297,15 @@ func (c *runs) metadata(ctx context.Context, r *Report) error {
 	}
 	return c.step(ctx, http.MethodPost, "/metadata", "metadata", in)
 }
+
+// Probe asks a service of the contract runs whether it takes runs of a cluster: it
+// logs in and opens a run, which is left at that. That it is too early for another
+// is no error.
+func Probe(ctx context.Context, s *Sender, run Run, override bool) error {
+	c := &runs{o: RunsOptions{OverrideUniqueClusterID: override}, sender: s, run: run}
+	err := c.open(ctx)
+	if statusOf(err) == http.StatusTooEarly {
+		return nil
+	}
+	return err
+}

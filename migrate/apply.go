@@ -1,0 +1,157 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Phases that are none of the table: what a state says when they are reached.
+const (
+	phaseDone     = "done"
+	phaseKept     = "kept"      // --keep-old: all but the removal is done
+	phaseRollBack = "roll back" // what was done is being undone
+)
+
+// phase is a part of a migration. It can be done again, whole, after it was
+// interrupted anywhere.
+type phase struct {
+	name string
+	says string // in words, for the plan
+	// final phases are not undone when they fail: what is removed is on its way.
+	final bool
+	run   func(*run, context.Context) error
+}
+
+// phases is the table, in the order in which they are done.
+func phases() []phase {
+	return []phase{
+		{"back up", "back up the old release, to a file and to a Secret", false, (*run).backUp},
+		{"pause", "let the old CronJob make no more Jobs, and wait for the one that runs", false, (*run).pause},
+		{"install", "install the new release beside the old one, and wait until it is ready", false, (*run).install},
+		{"verify", "test the new release: helm test, and one run of the inventory", false, (*run).verify},
+		{"hand over", "lead the old Service to the new collectors, end the old ones, and see that nobody is refused", false, (*run).handOver},
+		{"remove", "remove the old release, without running its hooks", true, (*run).remove},
+	}
+}
+
+// ahead says what is to be done from a phase on; from the first if it is empty.
+func ahead(from string) []string {
+	if from == phaseRollBack {
+		return []string{"go on undoing what was done"}
+	}
+	var says []string
+	for _, p := range phases() {
+		if from == "" || from == p.name || len(says) > 0 || from == phaseKept && p.name == "remove" {
+			says = append(says, p.says)
+		}
+	}
+	return says
+}
+
+// run is a migration that is being done, or undone.
+type run struct {
+	*Migrator
+	state *state
+}
+
+// Apply does what a plan says, and blocks until it is done. When it fails before
+// the old release is removed, what was done is undone; when ctx ends or the
+// process does, the next Apply goes on where it was.
+func (m *Migrator) Apply(ctx context.Context, p *Plan) error {
+	if len(p.Problems) > 0 {
+		return fmt.Errorf("%w: release %s cannot be migrated:\n%s", ErrProblems, p.Old, strings.Join(p.Problems, "\n"))
+	}
+	return m.locked(ctx, p.Old, func(ctx context.Context) error {
+		r := &run{Migrator: m, state: p.state}
+		if r.state == nil {
+			if err := r.begin(ctx, p); err != nil {
+				return err
+			}
+		} else if err := r.refresh(ctx); err != nil {
+			return err
+		}
+		if r.state.Phase == phaseRollBack {
+			return r.rollBack(ctx)
+		}
+		return r.forward(ctx)
+	})
+}
+
+// forward does the phases that are ahead.
+func (r *run) forward(ctx context.Context) error {
+	all := phases()
+	at := max(0, slices.IndexFunc(all, func(p phase) bool { return p.name == r.state.Phase }))
+	if r.state.Phase == phaseKept {
+		at = len(all) - 1
+	}
+	for _, p := range all[at:] {
+		if p.final && r.options.KeepOld {
+			return r.state.enter(ctx, r.api, phaseKept)
+		}
+		if err := r.state.enter(ctx, r.api, p.name); err != nil {
+			return err
+		}
+		err := p.run(r, ctx)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return fmt.Errorf("interrupted: %w; run it again to go on, or with --rollback to undo it", err)
+		case p.final:
+			return fmt.Errorf("%w; the new release works, and the old one is not wholly removed: run it again to go on", err)
+		default:
+			return r.retreat(ctx, err)
+		}
+	}
+	return r.state.enter(ctx, r.api, phaseDone)
+}
+
+// retreat undoes what was done, because of err.
+func (r *run) retreat(ctx context.Context, err error) error {
+	if back := r.rollBack(ctx); back != nil {
+		return fmt.Errorf("%w; and it could not be undone, run it again to go on with that: %w", err, back)
+	}
+	return fmt.Errorf("%w; all is as it was: the old release works, the new one is gone", err)
+}
+
+// begin backs up and records that the migration has begun: from then on it can be
+// resumed.
+func (r *run) begin(ctx context.Context, p *Plan) error {
+	draft := p.draft
+	if draft == nil {
+		return errors.New("the plan is of no survey")
+	}
+	r.state = &draft.state
+	r.state.Began, r.state.Phase = time.Now().UTC(), phases()[0].name
+	var err error
+	if draft.backup.Records, err = r.records.All(ctx, p.Old.Namespace, p.Old.Name); err != nil {
+		return err
+	}
+	r.state.File, err = draft.backup.write(r.options.Backup, p.Old)
+	if err != nil {
+		return err
+	}
+	return r.state.begin(ctx, r.api, &draft.backup)
+}
+
+// refresh reads the state again, now that nobody else changes it.
+func (r *run) refresh(ctx context.Context) error {
+	all, err := states(ctx, r.api, r.state.Plan.Old.Namespace)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(s *state) bool { return s.Plan.Old.Name == r.state.Plan.Old.Name })
+	if i < 0 {
+		return fmt.Errorf("the migration of release %s was undone by somebody else", r.state.Plan.Old)
+	}
+	r.state = all[i]
+	return nil
+}
+
+// do is a step of this migration.
+func (r *run) do(ctx context.Context, says string, do func(context.Context) ([]string, error)) error {
+	return r.step(ctx, r.state.Plan.Old, says, do)
+}

@@ -1,0 +1,40 @@
+package migrate
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// write writes the backup to a file that only its owner may read: there are
+// credentials in it. It returns the file's name.
+func (b *backup) write(file string, of OldRelease) (string, error) {
+	file = cmp.Or(file, fmt.Sprintf("metawire-backup-%s-%s-%s.json", of.Namespace, of.Name, time.Now().Format("20060102-150405")))
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("write the backup: %w; name another file: --backup FILE", err)
+	}
+	e := json.NewEncoder(f)
+	e.SetIndent("", "  ")
+	if err := errors.Join(e.Encode(b), f.Sync(), f.Close()); err != nil {
+		return "", fmt.Errorf("write the backup to %s: %w", file, err)
+	}
+	return file, nil
+}
+
+// backUp says where the backup is: it was made before this could be recorded.
+func (r *run) backUp(ctx context.Context) error {
+	return r.do(ctx, "back up", func(context.Context) ([]string, error) {
+		b, err := r.state.backup()
+		if err != nil {
+			return nil, err
+		}
+		return []string{
+			fmt.Sprintf("%d objects and %d revisions of release %s, in Secret %s/%s and in %s", len(b.Objects), len(b.Records), r.state.Plan.Old, r.state.secret.Namespace, r.state.secret.Name, r.state.File),
+		}, nil
+	})
+}

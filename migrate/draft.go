@@ -1,0 +1,476 @@
+package migrate
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+
+	"github.com/metawire/metawire/charts"
+	"github.com/metawire/metawire/migrate/release"
+	"github.com/metawire/metawire/migrate/values"
+)
+
+// drafter makes the plan for one old release.
+type drafter struct {
+	*Migrator
+	plan *Plan
+	old  *release.Old
+	// had are the objects of the release as they are now, and hooks those that its
+	// hooks may have left.
+	had, hooks []*unstructured.Unstructured
+	state      state
+	made       *release.Release
+	will       []*unstructured.Unstructured // what the new release will have
+	endpoint   *Endpoint                    // of an inventory
+	fresh      bool                         // the namespace of the new release is not there yet
+}
+
+// problem adds a reason why nothing is done.
+func (d *drafter) problem(format string, args ...any) {
+	d.plan.Problems = append(d.plan.Problems, fmt.Sprintf(format, args...))
+}
+
+// draft plans for a release of an old chart. What a person has to mend is a
+// problem in the plan; the error is of what could not be read.
+func (m *Migrator) draft(ctx context.Context, h release.Head, taken map[string]string) (*Plan, error) {
+	d := &drafter{Migrator: m, plan: planOf(h)}
+	if h.Unsettled != "" {
+		d.problem("release %s is %s: Helm is at work, or was interrupted. See helm status %s -n %s; a revision that works is brought back with helm rollback %s -n %s",
+			h, h.Unsettled, h.Name, h.Namespace, h.Name, h.Namespace)
+		return d.plan, nil
+	}
+	var err error
+	if d.old, err = m.records.Get(ctx, h); err != nil {
+		return nil, err
+	}
+	d.name(taken)
+	for _, do := range []func(context.Context) error{d.observe, d.translate, d.render, d.compare, d.preflight} {
+		if err := do(ctx); err != nil {
+			return nil, fmt.Errorf("release %s: %w", h, err)
+		}
+	}
+	d.state.Plan = d.plan
+	d.plan.Steps = ahead("")
+	d.plan.draft = &draftState{state: d.state, backup: backup{Objects: d.had, Hooks: d.hooks}}
+	return d.plan, nil
+}
+
+// name decides how the new release is called, and where it will be.
+func (d *drafter) name(taken map[string]string) {
+	space, _ := d.old.User["namespaceOverride"].(string)
+	n := NewRelease{Namespace: cmp.Or(d.options.ToNamespace, space, d.old.Namespace), Name: cmp.Or(d.options.ToRelease, metawireChart)}
+	if d.options.ToRelease == "" && (taken[n.Name] != "" || d.old.Name == n.Name) {
+		n.Name += "-" + d.old.Name
+	}
+	if who := taken[n.Name]; who != "" {
+		d.problem("a release %s of Metawire is there already: take another name: --to-release NAME", who)
+	}
+	d.plan.New = n
+}
+
+// observe reads what the release has in the cluster, and who looks after it.
+func (d *drafter) observe(ctx context.Context) error {
+	stored, err := d.objects.manifest(d.old.Manifest, d.old.Namespace)
+	if err != nil {
+		return err
+	}
+	keepers := map[string]Object{}
+	for _, s := range stored {
+		now, err := d.objects.live(ctx, s)
+		if err != nil {
+			return err
+		}
+		if now == nil {
+			continue
+		}
+		if who := owner(now); who != d.old.String() {
+			d.plan.Objects = append(d.plan.Objects, Change{Keep, named(now), "it is not this release's any more, but " + cmp.Or(who, "nobody's that Helm knows")})
+			continue
+		}
+		if who := managedBy(now.GetLabels(), now.GetAnnotations()); who != "" {
+			keepers[who] = named(now)
+		}
+		d.had = append(d.had, now)
+		d.recognize(now)
+	}
+	switch {
+	case d.old.Chart == values.Metacollector && d.state.Deployment == nil:
+		d.problem("release %s has no Deployment in the cluster any more, so there is nothing to take over: helm uninstall %s -n %s, and helm install metawire", d.old, d.old.Name, d.old.Namespace)
+	case d.old.Chart != values.Metacollector && d.state.CronJob == nil:
+		d.problem("release %s has no CronJob in the cluster any more, so what it sends to is not known: helm uninstall --no-hooks %s -n %s, and helm install metawire", d.old, d.old.Name, d.old.Namespace)
+	}
+	for who, what := range keepers {
+		d.problem("release %s is managed by %s (%s says so), which would bring back what is removed here: install Metawire there, beside the old chart, and take the old chart out when it runs (docs/migrate.md has the steps)", d.old, who, what)
+	}
+	for _, h := range d.old.Hooks {
+		left, err := d.objects.manifest(h.Manifest, d.old.Namespace)
+		if err != nil {
+			return err
+		}
+		d.hooks = append(d.hooks, left...)
+	}
+	return nil
+}
+
+// owner is the release that an object belongs to.
+func owner(u *unstructured.Unstructured) string {
+	a := u.GetAnnotations()
+	if a["meta.helm.sh/release-name"] == "" {
+		return ""
+	}
+	return a["meta.helm.sh/release-namespace"] + "/" + a["meta.helm.sh/release-name"]
+}
+
+// recognize notes the objects that are treated in a way of their own.
+func (d *drafter) recognize(u *unstructured.Unstructured) {
+	o := named(u)
+	switch o.Kind {
+	case "Service":
+		d.state.Service = &o
+	case "Deployment":
+		d.state.Deployment = &o
+	case "CronJob":
+		d.state.CronJob = &o
+	}
+}
+
+// find returns the object that the release has, or nil.
+func (d *drafter) find(o *Object) *unstructured.Unstructured {
+	i := slices.IndexFunc(d.had, func(u *unstructured.Unstructured) bool { return o != nil && named(u) == *o })
+	if i < 0 {
+		return nil
+	}
+	return d.had[i]
+}
+
+// as converts an object into its type.
+func as[T any](u *unstructured.Unstructured) (*T, error) {
+	into := new(T)
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, into); err != nil {
+		return nil, fmt.Errorf("read %s: %w", named(u), err)
+	}
+	return into, nil
+}
+
+// translate makes values for the new release.
+func (d *drafter) translate(ctx context.Context) error {
+	r := values.Release{
+		Name: d.old.Name, Namespace: d.old.Namespace, Chart: d.old.Chart, Version: d.old.Version,
+		Defaults: d.old.Defaults, User: d.old.User,
+	}
+	if d.state.CronJob != nil {
+		if err := d.inventory(ctx, &r); err != nil {
+			return err
+		}
+	}
+	t, err := values.Translate(r)
+	if err != nil {
+		return err
+	}
+	var unknown []string
+	for _, n := range t.Notes {
+		if n.Outcome == values.Unknown {
+			unknown = append(unknown, n.Key+": "+n.Reason)
+		}
+	}
+	if len(unknown) > 0 && !d.options.AllowUnknown {
+		d.problem("what these values mean is not known; leave them out with --allow-unknown:\n  %s", strings.Join(unknown, "\n  "))
+	}
+	d.state.Values = merge(t.Values, d.options.Values)
+	d.plan.Values, d.plan.ByHand, d.plan.NewValues = t.Notes, t.Hand, hide(d.state.Values)
+	return nil
+}
+
+// inventory reads what an old inventory's values do not say.
+func (d *drafter) inventory(ctx context.Context, r *values.Release) error {
+	for _, u := range d.had {
+		if u.GetKind() != "ConfigMap" {
+			continue
+		}
+		if data, _, _ := unstructured.NestedStringMap(u.Object, "data"); data["collector.resources"] != "" || data["collector.watchNamespace"] != "" {
+			r.Config = data
+		}
+	}
+	job, err := as[batchv1.CronJob](d.find(d.state.CronJob))
+	if err != nil {
+		return err
+	}
+	from := credentials(job)
+	if from == "" {
+		d.problem("%s reads no accessKey from a Secret: with what it logs in is not known", d.state.CronJob)
+		return nil
+	}
+	if err := d.carry(ctx, from); err != nil {
+		return err
+	}
+	r.Credentials = d.state.To.Name
+	known, err := charts.ResourceTypes()
+	if err != nil {
+		return err
+	}
+	r.Types = map[string]bool{}
+	for _, t := range known {
+		r.Types[t.Name()] = t.Inventory
+	}
+	if r.Served, err = d.served(); err != nil {
+		return err
+	}
+	r.CustomGroups, err = d.customGroups(ctx)
+	return err
+}
+
+// credentials is the Secret that the old program has its access key from.
+func credentials(job *batchv1.CronJob) string {
+	for _, c := range job.Spec.JobTemplate.Spec.Template.Spec.Containers {
+		for _, e := range c.Env {
+			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil && e.ValueFrom.SecretKeyRef.Key == accessKey {
+				return e.ValueFrom.SecretKeyRef.Name
+			}
+		}
+	}
+	return ""
+}
+
+// Keys of the credentials, in the old Secret as in the new.
+const (
+	accessKey = "accessKey"
+	secretKey = "secretKey"
+)
+
+// carry decides where the new release has its credentials from: a Secret of the
+// user's stays where it is, one of the old release is copied before it goes.
+func (d *drafter) carry(ctx context.Context, name string) error {
+	from := Object{"v1", "Secret", d.old.Namespace, name}
+	secret, err := d.api.CoreV1().Secrets(from.Namespace).Get(ctx, from.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		d.problem("%s, with which %s logs in, is gone", from, d.state.CronJob)
+		secret = &corev1.Secret{}
+	case err != nil:
+		return fmt.Errorf("read the credentials of the endpoint: %w", err)
+	}
+	for _, key := range []string{accessKey, secretKey} {
+		if err == nil && len(secret.Data[key]) == 0 {
+			d.problem("%s has no %s: the endpoint takes nobody without", from, key)
+		}
+	}
+	d.endpoint = &Endpoint{AccessKey: string(secret.Data[accessKey]), SecretKey: string(secret.Data[secretKey])}
+	if d.find(&from) == nil && d.plan.New.Namespace == from.Namespace {
+		d.state.To = &from
+		return nil
+	}
+	d.state.From = &from
+	d.state.To = &Object{"v1", "Secret", d.plan.New.Namespace, d.plan.New.Name + "-endpoint-credentials"}
+	return nil
+}
+
+// served returns the API groups that serve each plural. Groups whose server does
+// not answer are left out.
+func (d *drafter) served() (map[string][]string, error) {
+	lists, err := d.api.Discovery().ServerPreferredResources()
+	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
+		return nil, fmt.Errorf("ask which types the API server serves: %w", err)
+	}
+	all := map[string][]string{}
+	for _, l := range lists {
+		gv, err := schema.ParseGroupVersion(l.GroupVersion)
+		if err != nil {
+			continue
+		}
+		for _, r := range l.APIResources {
+			if slices.Contains(r.Verbs, "list") && !slices.Contains(all[r.Name], gv.Group) {
+				all[r.Name] = append(all[r.Name], gv.Group)
+			}
+		}
+	}
+	return all, nil
+}
+
+// customGroups returns the groups of all CustomResourceDefinitions.
+func (d *drafter) customGroups(ctx context.Context) ([]string, error) {
+	list, err := d.names.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list CustomResourceDefinitions: %w", err)
+	}
+	var groups []string
+	for _, c := range list.Items {
+		if _, group, ok := strings.Cut(c.Name, "."); ok {
+			groups = append(groups, group)
+		}
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups), nil
+}
+
+// render finds out what the new release will consist of.
+func (d *drafter) render(ctx context.Context) error {
+	var err error
+	if d.made, err = d.release(d.plan.New); err != nil {
+		return err
+	}
+	d.plan.New.Version = d.made.Version()
+	manifest, err := d.made.Render(ctx, d.state.Values)
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		d.problem("%s", err)
+		return nil
+	}
+	d.will, err = d.objects.manifest(manifest, d.plan.New.Namespace)
+	return err
+}
+
+// compare says what is made, kept, changed and removed, and what the permissions
+// were and will be.
+func (d *drafter) compare(ctx context.Context) error {
+	if err := d.creates(ctx); err != nil {
+		return err
+	}
+	d.keeps()
+	for _, u := range d.had {
+		o := named(u)
+		if o == deref(d.state.Service) {
+			continue
+		}
+		c := Change{Remove, o, ""}
+		if u.GetAnnotations()["helm.sh/resource-policy"] == "keep" {
+			c = Change{Keep, o, "helm.sh/resource-policy says so"}
+		}
+		d.plan.Objects = append(d.plan.Objects, c)
+	}
+	for _, u := range d.hooks {
+		d.plan.Objects = append(d.plan.Objects, Change{Remove, named(u), "if a hook has left it; no hook is run"})
+	}
+	d.plan.Permissions = permissions(d.had, d.will)
+	d.plan.Falco = d.falco()
+	return nil
+}
+
+// creates tries what will be made, and notes it.
+func (d *drafter) creates(ctx context.Context) error {
+	_, err := d.api.CoreV1().Namespaces().Get(ctx, d.plan.New.Namespace, metav1.GetOptions{})
+	d.fresh = apierrors.IsNotFound(err)
+	switch {
+	case d.fresh:
+		d.plan.Objects = append(d.plan.Objects, Change{Create, Object{"v1", "Namespace", "", d.plan.New.Namespace}, "it stays when the release goes"})
+	case err != nil && !apierrors.IsForbidden(err):
+		return fmt.Errorf("look for namespace %q: %w", d.plan.New.Namespace, err)
+	}
+	for _, u := range d.will {
+		o := named(u)
+		now, err := d.objects.live(ctx, u)
+		if err != nil && !apierrors.IsForbidden(err) {
+			return err
+		}
+		switch {
+		case now != nil:
+			d.problem("%s is in the way: it is %s. Take another name: --to-release NAME", o, cmp.Or(prefixed("release ", owner(now)), "of no release of Helm's"))
+		case d.fresh && o.Namespace != "": // nothing can be tried there
+		default:
+			if err := d.objects.create(ctx, u, true); err != nil {
+				var unanswered *apierrors.StatusError
+				if !errors.As(err, &unanswered) && !meta.IsNoMatchError(err) {
+					return err
+				}
+				d.problem("the API server does not take what the new release needs: %s", err)
+			}
+		}
+		d.plan.Objects = append(d.plan.Objects, Change{Create, o, ""})
+	}
+	if d.state.From != nil {
+		d.plan.Objects = append(d.plan.Objects, Change{Create, *d.state.To, "a copy of " + d.state.From.String() + "; it stays when the release goes"})
+	}
+	return nil
+}
+
+// keeps notes what of the old goes on in another way.
+func (d *drafter) keeps() {
+	if d.state.Service != nil {
+		s := *d.state.Service
+		d.plan.Objects = append(d.plan.Objects, Change{Alter, s, "it leads to the new collectors from then on, and is nobody's until metawire migrate --finish removes it"})
+		if s.Namespace != d.plan.New.Namespace {
+			d.state.Relay = &Object{"v1", "Service", d.plan.New.Namespace, d.plan.New.Name + "-legacy"}
+			d.plan.Objects = append(d.plan.Objects, Change{Create, *d.state.Relay, "the old Service points here, with its port, for a selector does not reach into another namespace"})
+		}
+	}
+	if d.state.To != nil && d.state.From == nil {
+		d.plan.Objects = append(d.plan.Objects, Change{Keep, *d.state.To, "the credentials, which are yours"})
+	}
+	d.plan.Objects = append(d.plan.Objects, Change{Create, Object{"v1", "Secret", d.old.Namespace, stateName(d.old.Name)}, "how far the migration is, and the backup"})
+}
+
+// falco says what happens to Falco pods that run.
+func (d *drafter) falco() []string {
+	if d.state.Deployment == nil || d.plan.Old.Chart != values.Metacollector {
+		return nil
+	}
+	if d.state.Service == nil {
+		return []string{"The old release has no Service, so what leads Falco to it is not known: Falco pods that use it lose their metadata when it goes."}
+	}
+	s := d.state.Service
+	return []string{
+		fmt.Sprintf("Falco pods that run keep their configuration: they go on connecting to %s.%s, which leads to the new collectors (without TLS, as before) when these run. Their streams end once, when the old collector ends, and they connect again by themselves.", s.Name, s.Namespace),
+		"The old collector gave every node's metadata to anybody. The new ones give a node's to Falco pods of that node; who is refused then is counted (metawire check), and the migration goes back if anybody is.",
+		"Falco pods that are made from now on are wired by the webhook, unless their configuration names a collector: take collectorHostname out of Falco's values when you can, and run metawire migrate --finish when nobody uses the old Service.",
+	}
+}
+
+func deref(o *Object) Object {
+	if o == nil {
+		return Object{}
+	}
+	return *o
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+// merge lays b over a.
+func merge(a, b map[string]any) map[string]any {
+	out := maps.Clone(a)
+	for k, v := range b {
+		under, ok1 := out[k].(map[string]any)
+		over, ok2 := v.(map[string]any)
+		if ok1 && ok2 {
+			out[k] = merge(under, over)
+		} else {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+// hide returns values without what is secret in them.
+func hide(v map[string]any) map[string]any {
+	out := map[string]any{}
+	for k, v := range v {
+		switch sub, isMap := v.(map[string]any); {
+		case isMap:
+			out[k] = hide(sub)
+		case slices.Contains([]string{"token", accessKey, secretKey, "extraObjects"}, k):
+			out[k] = "(hidden)"
+		default:
+			out[k] = v
+		}
+	}
+	return out
+}

@@ -1,0 +1,164 @@
+package migrate
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// TestAhead: a plan says what is to be done still, wherever a run ended.
+func TestAhead(t *testing.T) {
+	all := phases()
+	for i, p := range all {
+		if got := len(ahead(p.name)); got != len(all)-i {
+			t.Errorf("from %q there are %d phases ahead, want %d", p.name, got, len(all)-i)
+		}
+	}
+	last := all[len(all)-1]
+	for from, want := range map[string][]string{phaseKept: {last.says}, phaseDone: nil, phaseRollBack: {"go on undoing what was done"}} {
+		if diff := cmp.Diff(want, ahead(from)); diff != "" {
+			t.Errorf("from %q (-want +got):\n%s", from, diff)
+		}
+	}
+	if len(ahead("")) != len(all) || !last.final {
+		t.Error("a new plan has all phases, and the last is final")
+	}
+}
+
+func TestManagedBy(t *testing.T) {
+	for name, tc := range map[string]struct {
+		labels, annotations map[string]string
+		want                string
+	}{
+		"nobody":                     {nil, nil, ""},
+		"Helm, and its usual labels": {map[string]string{"app.kubernetes.io/instance": "a", "app.kubernetes.io/managed-by": "Helm"}, nil, ""},
+		"Argo CD, by annotation":     {nil, map[string]string{"argocd.argoproj.io/tracking-id": "falco:apps/Deployment:falco/x"}, "Argo CD (application falco)"},
+		"Argo CD, by label":          {map[string]string{"argocd.argoproj.io/instance": "falco"}, nil, "Argo CD (application falco)"},
+		"Flux, a HelmRelease":        {map[string]string{"helm.toolkit.fluxcd.io/name": "collector"}, nil, "Flux (HelmRelease collector)"},
+		"Flux, a Kustomization":      {map[string]string{"kustomize.toolkit.fluxcd.io/name": "apps"}, nil, "Flux (Kustomization apps)"},
+	} {
+		if got := managedBy(tc.labels, tc.annotations); got != tc.want {
+			t.Errorf("%s: got %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
+// TestHide: what a plan shows of values has no secret in it, and the values
+// themselves stay as they are.
+func TestHide(t *testing.T) {
+	v := map[string]any{"clusterID": "c", "inventory": map[string]any{"credentials": map[string]any{"mode": "bearer", "token": "s3cret", "accessKey": "s3cret", "secretKey": "s3cret"}}, "extraObjects": []any{"s3cret"}}
+	shown, err := json.Marshal(hide(v))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(shown, []byte("s3cret")) || !bytes.Contains(shown, []byte("bearer")) {
+		t.Errorf("got %s", shown)
+	}
+	if token, _, _ := unstructured.NestedString(v, "inventory", "credentials", "token"); token != "s3cret" {
+		t.Error("the values were changed")
+	}
+}
+
+func TestMerge(t *testing.T) {
+	a := map[string]any{"image": map[string]any{"tag": "1", "repository": "r"}, "x": 1}
+	got := merge(a, map[string]any{"image": map[string]any{"tag": "2"}, "x": map[string]any{"y": 1}, "z": []any{1}})
+	want := map[string]any{"image": map[string]any{"tag": "2", "repository": "r"}, "x": map[string]any{"y": 1}, "z": []any{1}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if tag, _, _ := unstructured.NestedString(a, "image", "tag"); tag != "1" {
+		t.Error("what lies below was changed")
+	}
+}
+
+// TestPortable: an object can be made anew from what was backed up; a headless
+// Service stays one.
+func TestPortable(t *testing.T) {
+	service := `{apiVersion: v1, kind: Service, metadata: {name: s, namespace: n, uid: u, resourceVersion: "1", creationTimestamp: "2026-01-01T00:00:00Z", generation: 2, labels: {a: b}}, spec: {clusterIP: %s, ports: [{port: 1, nodePort: 30000}]}, status: {loadBalancer: {}}}`
+	got := portable(object(t, strings.Replace(service, "%s", "10.0.0.1", 1)))
+	want := object(t, `{apiVersion: v1, kind: Service, metadata: {name: s, namespace: n, labels: {a: b}}, spec: {ports: [{port: 1, nodePort: 30000}]}}`)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	headless := portable(object(t, strings.Replace(service, "%s", "None", 1)))
+	if address, _, _ := unstructured.NestedString(headless.Object, "spec", "clusterIP"); address != corev1.ClusterIPNone {
+		t.Errorf("a headless Service has clusterIP %q", address)
+	}
+}
+
+// TestPack: of Helm's records those that fit are kept, the newest first, and the
+// rest whole.
+func TestPack(t *testing.T) {
+	b := &backup{Objects: []*unstructured.Unstructured{object(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}`)}}
+	for range 4 {
+		noise := make([]byte, 300<<10) // which gzip cannot shrink
+		if _, err := rand.Read(noise); err != nil {
+			t.Fatal(err)
+		}
+		b.Records = append(b.Records, corev1.Secret{Data: map[string][]byte{"release": noise}})
+	}
+	packed, err := b.pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &state{secret: &corev1.Secret{Data: map[string][]byte{backupKey: packed}}}
+	got, err := s.backup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(b.Objects, got.Objects); diff != "" {
+		t.Errorf("objects (-want +got):\n%s", diff)
+	}
+	if n := len(got.Records); n != 2 || !bytes.Equal(got.Records[n-1].Data["release"], b.Records[3].Data["release"]) {
+		t.Errorf("of 4 records, 300 KiB each, %d were kept, want the last 2", n)
+	}
+	b.Records = []corev1.Secret{{Data: map[string][]byte{"release": make([]byte, 0)}}}
+	huge := make([]byte, 1<<20)
+	if _, err := rand.Read(huge); err != nil {
+		t.Fatal(err)
+	}
+	b.Records[0].Data["release"] = huge
+	if _, err := b.pack(); err == nil {
+		t.Error("a record that does not fit is no error")
+	}
+}
+
+// TestBackupFile: only its owner may read it, and none is written over.
+func TestBackupFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "backup.json")
+	of := OldRelease{Namespace: "n", Name: "r"}
+	if _, err := (&backup{}).write(file, of); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+	}
+	if _, err := (&backup{}).write(file, of); err == nil || !strings.Contains(err.Error(), "--backup FILE") {
+		t.Errorf("written over: %v", err)
+	}
+	t.Chdir(t.TempDir())
+	name, err := (&backup{}).write("", of)
+	if err != nil || !strings.HasPrefix(name, "metawire-backup-n-r-") {
+		t.Errorf("got %q, %v", name, err)
+	}
+}
+
+func TestExternalName(t *testing.T) {
+	u := object(t, `{apiVersion: v1, kind: Service, metadata: {name: s, namespace: n}, spec: {type: NodePort, selector: {a: b}, clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], ipFamilies: [IPv4], ipFamilyPolicy: SingleStack, internalTrafficPolicy: Cluster, externalTrafficPolicy: Cluster, ports: [{name: broker-grpc, port: 45000, nodePort: 30000, targetPort: broker-grpc}]}}`)
+	if err := externalName(u, "metawire-legacy.m.svc.cluster.local"); err != nil {
+		t.Fatal(err)
+	}
+	want := object(t, `{apiVersion: v1, kind: Service, metadata: {name: s, namespace: n}, spec: {type: ExternalName, externalName: metawire-legacy.m.svc.cluster.local, ports: [{name: broker-grpc, port: 45000, targetPort: broker-grpc}]}}`)
+	if diff := cmp.Diff(want, u); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

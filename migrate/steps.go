@@ -1,0 +1,247 @@
+package migrate
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"strings"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/utils/ptr"
+)
+
+// unstructuredOf names an object where only its name is needed.
+func (o Object) unstructured() *unstructured.Unstructured {
+	u := &unstructured.Unstructured{}
+	u.SetAPIVersion(o.APIVersion)
+	u.SetKind(o.Kind)
+	u.SetNamespace(o.Namespace)
+	u.SetName(o.Name)
+	return u
+}
+
+// pause suspends the old CronJob: two that send for one cluster at once are more
+// than its service understands.
+func (r *run) pause(ctx context.Context) error {
+	o := r.state.CronJob
+	if o == nil {
+		return nil
+	}
+	err := r.do(ctx, "suspend "+o.String(), func(ctx context.Context) ([]string, error) {
+		return nil, r.suspend(ctx, true)
+	})
+	if err != nil {
+		return err
+	}
+	return r.do(ctx, "wait for the Job of it that runs", func(ctx context.Context) ([]string, error) {
+		return nil, until(ctx, "no Job of "+o.String()+" runs", func(ctx context.Context) (bool, error) {
+			return r.idle(ctx, o)
+		})
+	})
+}
+
+func (r *run) suspend(ctx context.Context, suspend bool) error {
+	return r.objects.change(ctx, r.state.CronJob.unstructured(), func(u *unstructured.Unstructured) error {
+		return unstructured.SetNestedField(u.Object, suspend, "spec", "suspend")
+	})
+}
+
+// idle reports whether no Job of a CronJob runs.
+func (r *run) idle(ctx context.Context, cronJob *Object) (bool, error) {
+	jobs, err := r.api.BatchV1().Jobs(cronJob.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return false, fmt.Errorf("list the Jobs of %s: %w", cronJob, err)
+	}
+	for i := range jobs.Items {
+		j := &jobs.Items[i]
+		of := metav1.GetControllerOf(j)
+		// One that was made by hand names it in the same way, but does not control it.
+		if of != nil && of.Kind == "CronJob" && of.Name == cronJob.Name && result(j) == "" {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// result is Complete or Failed, or empty while a Job goes on.
+func result(j *batchv1.Job) batchv1.JobConditionType {
+	for _, c := range j.Status.Conditions {
+		if (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue {
+			return c.Type
+		}
+	}
+	return ""
+}
+
+// install installs the new release. What an interrupted run has left of it is
+// removed first.
+func (r *run) install(ctx context.Context) error {
+	if r.state.From != nil {
+		err := r.do(ctx, "copy the credentials to "+r.state.To.String(), func(ctx context.Context) ([]string, error) {
+			return nil, r.copyCredentials(ctx)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	n := r.state.Plan.New
+	return r.do(ctx, fmt.Sprintf("install release %s, and wait until it is ready", n), func(ctx context.Context) ([]string, error) {
+		made, err := r.release(n)
+		if err != nil {
+			return nil, err
+		}
+		status, labels, err := made.Status()
+		switch {
+		case err != nil:
+			return nil, err
+		case status != "" && labels[releaseLabel] != r.state.mark():
+			return nil, fmt.Errorf("release %s was installed by somebody else meanwhile", n)
+		case status == "deployed":
+			return nil, nil
+		case status != "":
+			if err := made.Uninstall(ctx, r.options.Timeout); err != nil {
+				return nil, err
+			}
+		}
+		return nil, made.Install(ctx, r.state.Values, map[string]string{releaseLabel: r.state.mark()}, r.options.Timeout)
+	})
+}
+
+// releaseLabel is on the new release; its value says of which migration it is.
+const releaseLabel = "metawire.dev/migration-id"
+
+// mark tells this migration from others, within what a label may hold.
+func (s *state) mark() string {
+	return fmt.Sprintf("%d", s.Began.UnixNano())
+}
+
+// copyCredentials makes the Secret that the new release logs in with.
+func (r *run) copyCredentials(ctx context.Context) error {
+	from, to := r.state.From, r.state.To
+	if err := r.namespace(ctx, to.Namespace); err != nil {
+		return err
+	}
+	secret, err := r.api.CoreV1().Secrets(from.Namespace).Get(ctx, from.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("read the credentials of the endpoint: %w", err)
+	}
+	_, err = r.api.CoreV1().Secrets(to.Namespace).Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: to.Namespace, Name: to.Name, Labels: map[string]string{migrationLabel: r.state.Plan.Old.Name}},
+		Data:       map[string][]byte{accessKey: secret.Data[accessKey], secretKey: secret.Data[secretKey]},
+	}, metav1.CreateOptions{FieldManager: manager})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("copy the credentials of the endpoint: %w", err)
+	}
+	return nil
+}
+
+// namespace makes a namespace, unless it is there.
+func (r *run) namespace(ctx context.Context, name string) error {
+	_, err := r.api.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = r.api.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{FieldManager: manager})
+	}
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create namespace %q: %w", name, err)
+	}
+	return nil
+}
+
+// verify makes a run of the inventory, if there is one, and runs the chart's tests.
+func (r *run) verify(ctx context.Context) error {
+	n := r.state.Plan.New
+	if r.state.CronJob != nil {
+		err := r.do(ctx, "send the inventory once", func(ctx context.Context) ([]string, error) {
+			return r.inventoryRun(ctx)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return r.do(ctx, "helm test "+n.String(), func(context.Context) ([]string, error) {
+		made, err := r.release(n)
+		if err != nil {
+			return nil, err
+		}
+		var said bytes.Buffer
+		if err := made.Test(&said, r.options.Timeout); err != nil {
+			return nil, fmt.Errorf("%w\n%s", err, strings.TrimSpace(said.String()))
+		}
+		return nil, nil
+	})
+}
+
+// inventoryRun makes a Job of the new CronJob, as its schedule would, and waits
+// for it.
+func (r *run) inventoryRun(ctx context.Context) ([]string, error) {
+	n := r.state.Plan.New
+	crons, err := r.api.BatchV1().CronJobs(n.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=metawire,app.kubernetes.io/instance=" + n.Name})
+	if err != nil {
+		return nil, fmt.Errorf("look for the new CronJob: %w", err)
+	}
+	if len(crons.Items) != 1 {
+		return nil, fmt.Errorf("want one CronJob of release %s, there are %d", n, len(crons.Items))
+	}
+	cron := &crons.Items[0]
+	jobs := r.api.BatchV1().Jobs(n.Namespace)
+	job := &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: n.Namespace, GenerateName: n.Name + "-migration-",
+			Labels: maps.Clone(cron.Spec.JobTemplate.Labels), Annotations: map[string]string{"cronjob.kubernetes.io/instantiate": "manual"},
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "CronJob", Name: cron.Name, UID: cron.UID}},
+		},
+		Spec: cron.Spec.JobTemplate.Spec,
+	}
+	job.Spec.BackoffLimit, job.Spec.TTLSecondsAfterFinished = ptr.To[int32](0), nil
+	if job, err = jobs.Create(ctx, job, metav1.CreateOptions{FieldManager: manager}); err != nil {
+		return nil, fmt.Errorf("make a Job of CronJob %s: %w", cron.Name, err)
+	}
+	defer func() {
+		background := metav1.DeletePropagationBackground
+		_ = jobs.Delete(context.WithoutCancel(ctx), job.Name, metav1.DeleteOptions{PropagationPolicy: &background}) // its CronJob owns it
+	}()
+	waited := until(ctx, "Job "+job.Name+" has ended", func(ctx context.Context) (bool, error) {
+		now, err := jobs.Get(ctx, job.Name, metav1.GetOptions{})
+		if err != nil {
+			return false, fmt.Errorf("read Job %s: %w", job.Name, err)
+		}
+		job = now
+		return result(job) != "", nil
+	})
+	said := r.log(ctx, job)
+	switch {
+	case waited != nil:
+		return nil, fmt.Errorf("%w\n%s", waited, said)
+	case result(job) != batchv1.JobComplete:
+		return nil, fmt.Errorf("the run of the inventory was not complete:\n%s", said)
+	}
+	return nil, nil
+}
+
+// log returns the end of what a Job's pods said.
+func (r *run) log(ctx context.Context, job *batchv1.Job) string {
+	ctx = context.WithoutCancel(ctx)
+	pods, err := r.api.CoreV1().Pods(job.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "batch.kubernetes.io/job-name=" + job.Name})
+	if err != nil {
+		return "what its pod says cannot be read: " + err.Error()
+	}
+	var all strings.Builder
+	for _, p := range pods.Items {
+		from, err := r.api.CoreV1().Pods(p.Namespace).GetLogs(p.Name, &corev1.PodLogOptions{TailLines: ptr.To[int64](10)}).Stream(ctx)
+		if err == nil {
+			_, err = io.Copy(&all, io.LimitReader(from, 16<<10))
+			err = errors.Join(err, from.Close())
+		}
+		if err != nil {
+			fmt.Fprintf(&all, "pod %s is %s: %s\n", p.Name, p.Status.Phase, err)
+		}
+	}
+	return strings.TrimSpace(all.String())
+}

@@ -21,6 +21,8 @@ const (
 type phase struct {
 	name string
 	says string // in words, for the plan
+	// concerns tells whether a migration has such a phase; nil: each has.
+	concerns func(*state) bool
 	// final phases are not undone when they fail: what is removed is on its way.
 	final bool
 	run   func(*run, context.Context) error
@@ -28,26 +30,44 @@ type phase struct {
 
 // phases is the table, in the order in which they are done.
 func phases() []phase {
+	sends := func(s *state) bool { return s.CronJob != nil }
+	streams := func(s *state) bool { return s.Deployment != nil }
 	return []phase{
-		{"back up", "back up the old release, to a file and to a Secret", false, (*run).backUp},
-		{"pause", "let the old CronJob make no more Jobs, and wait for the one that runs", false, (*run).pause},
-		{"install", "install the new release beside the old one, and wait until it is ready", false, (*run).install},
-		{"verify", "test the new release: helm test, and one run of the inventory", false, (*run).verify},
-		{"hand over", "lead the old Service to the new collectors, end the old ones, and see that nobody is refused", false, (*run).handOver},
-		{"remove", "remove the old release, without running its hooks", true, (*run).remove},
+		{"back up", "back up the old release, to a file and to a Secret", nil, false, (*run).backUp},
+		{"pause", "let the old CronJob make no more Jobs, and wait for the one that runs", sends, false, (*run).pause},
+		{"install", "install the new release beside the old one, and wait until it is ready", nil, false, (*run).install},
+		{"send", "let the new release send the inventory once", sends, false, (*run).send},
+		{"verify", "run the new release's tests (helm test)", nil, false, (*run).verify},
+		{"hand over", "lead the old Service to the new collectors, end the old ones, and see that nobody is refused", streams, false, (*run).handOver},
+		{"remove", "remove the old release, without running its hooks", nil, true, (*run).remove},
 	}
 }
 
-// ahead says what is to be done from a phase on; from the first if it is empty.
-func ahead(from string) []string {
+// ahead are the phases of a migration from one on; from the first if that is
+// empty.
+func (s *state) ahead(from string) []phase {
+	all := slices.DeleteFunc(phases(), func(p phase) bool { return p.concerns != nil && !p.concerns(s) })
+	switch from {
+	case "":
+		return all
+	case phaseKept:
+		return all[len(all)-1:]
+	}
+	at := slices.IndexFunc(all, func(p phase) bool { return p.name == from })
+	if at < 0 {
+		return nil
+	}
+	return all[at:]
+}
+
+// steps says what is to be done from a phase on.
+func (s *state) steps(from string) []string {
 	if from == phaseRollBack {
 		return []string{"go on undoing what was done"}
 	}
 	var says []string
-	for _, p := range phases() {
-		if from == "" || from == p.name || len(says) > 0 || from == phaseKept && p.name == "remove" {
-			says = append(says, p.says)
-		}
+	for _, p := range s.ahead(from) {
+		says = append(says, p.says)
 	}
 	return says
 }
@@ -60,12 +80,13 @@ type run struct {
 
 // Apply does what a plan says, and blocks until it is done. When it fails before
 // the old release is removed, what was done is undone; when ctx ends or the
-// process does, the next Apply goes on where it was.
-func (m *Migrator) Apply(ctx context.Context, p *Plan) error {
+// process does, the next Apply goes on where it was. It says in words what has
+// come of it.
+func (m *Migrator) Apply(ctx context.Context, p *Plan) (came string, err error) {
 	if len(p.Problems) > 0 {
-		return fmt.Errorf("%w: release %s cannot be migrated:\n%s", ErrProblems, p.Old, strings.Join(p.Problems, "\n"))
+		return "", fmt.Errorf("%w: release %s cannot be migrated:\n%s", ErrProblems, p.Old, strings.Join(p.Problems, "\n"))
 	}
-	return m.locked(ctx, p.Old, func(ctx context.Context) error {
+	err = m.locked(ctx, p.Old, func(ctx context.Context) error {
 		r := &run{Migrator: m, state: p.state}
 		if r.state == nil {
 			if err := r.begin(ctx, p); err != nil {
@@ -75,20 +96,21 @@ func (m *Migrator) Apply(ctx context.Context, p *Plan) error {
 			return err
 		}
 		if r.state.Phase == phaseRollBack {
+			came = fmt.Sprintf("release %s is back, and Metawire's release %s is gone", p.Old, p.New)
 			return r.rollBack(ctx)
 		}
-		return r.forward(ctx)
+		err := r.forward(ctx)
+		if came = fmt.Sprintf("release %s is Metawire's release %s now", p.Old, p.New); r.state.Phase == phaseKept {
+			came = fmt.Sprintf("Metawire's release %s does the work of release %s, which is kept: run it again to remove that", p.New, p.Old)
+		}
+		return err
 	})
+	return came, err
 }
 
 // forward does the phases that are ahead.
 func (r *run) forward(ctx context.Context) error {
-	all := phases()
-	at := max(0, slices.IndexFunc(all, func(p phase) bool { return p.name == r.state.Phase }))
-	if r.state.Phase == phaseKept {
-		at = len(all) - 1
-	}
-	for _, p := range all[at:] {
+	for _, p := range r.state.ahead(r.state.Phase) {
 		if p.final && r.options.KeepOld {
 			return r.state.enter(ctx, r.api, phaseKept)
 		}
@@ -153,5 +175,5 @@ func (r *run) refresh(ctx context.Context) error {
 
 // do is a step of this migration.
 func (r *run) do(ctx context.Context, says string, do func(context.Context) ([]string, error)) error {
-	return r.step(ctx, r.state.Plan.Old, says, do)
+	return r.step(ctx, r.state.Plan.Old, r.options.Timeout, says, do)
 }

@@ -64,7 +64,7 @@ func (m *Migrator) draft(ctx context.Context, h release.Head, taken map[string]s
 		}
 	}
 	d.state.Plan = d.plan
-	d.plan.Steps = ahead("")
+	d.plan.Steps = d.state.steps("")
 	d.plan.draft = &draftState{state: d.state, backup: backup{Objects: d.had, Hooks: d.hooks}}
 	return d.plan, nil
 }

@@ -27,26 +27,23 @@ const (
 	// proxies is how long nodes may take to follow a Service that has changed
 	// (kube-proxy's minSyncPeriod is 1 s, and its source is a watch).
 	proxies = 3 * time.Second
-	// patience is how long refusals are looked for: the collectors wait 10 s for an
+	// settled is how long refusals are looked for: the collectors wait 10 s for an
 	// address to become known before they refuse, and a stock plugin comes back
 	// within 1.6 s of its first failure.
-	patience = 15 * time.Second
+	settled = 15 * time.Second
 )
 
 // handOver leads the old Service to the new collectors and ends the old ones,
 // which can be undone: nothing is removed yet.
 func (r *run) handOver(ctx context.Context) error {
 	s := r.state.Service
-	if s != nil && r.state.Deployment != nil {
+	if s != nil {
 		err := r.do(ctx, "lead "+s.String()+" to the new collectors", func(ctx context.Context) ([]string, error) {
 			return r.turn(ctx)
 		})
 		if err != nil {
 			return err
 		}
-	}
-	if r.state.Deployment == nil {
-		return nil
 	}
 	before, err := r.refusals(ctx)
 	if err != nil {
@@ -58,7 +55,7 @@ func (r *run) handOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.do(ctx, fmt.Sprintf("see for %s that the new collectors refuse nobody", patience), func(ctx context.Context) ([]string, error) {
+	return r.do(ctx, fmt.Sprintf("see for %s that the new collectors refuse nobody", settled), func(ctx context.Context) ([]string, error) {
 		return r.accepted(ctx, before)
 	})
 }
@@ -294,7 +291,7 @@ const (
 // accepted looks at the new collectors for a while: an error is that they refuse
 // subscribers of the old one.
 func (r *run) accepted(ctx context.Context, before float64) ([]string, error) {
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	for end := time.Now().Add(settled); time.Now().Before(end); {
 		if err := sleep(ctx, time.Second); err != nil {
 			return nil, err
 		}

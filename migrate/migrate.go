@@ -47,6 +47,8 @@ type Options struct {
 	Tell func(Step)
 }
 
+const defaultTimeout = 5 * time.Minute
+
 // Endpoint is where an inventory is sent to, and as whom.
 type Endpoint struct {
 	URL, LoginURL        string
@@ -83,7 +85,7 @@ func New(config *rest.Config, o Options) (*Migrator, error) {
 	if driver := os.Getenv("HELM_DRIVER"); driver != "" && driver != "secret" && driver != "secrets" {
 		return nil, fmt.Errorf("HELM_DRIVER is %q: only releases that Helm keeps in Secrets, its default, can be migrated", driver)
 	}
-	o.Timeout = cmp.Or(o.Timeout, 5*time.Minute)
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
 	if o.Tell == nil {
 		o.Tell = func(Step) {}
 	}
@@ -109,10 +111,10 @@ func (m *Migrator) release(n NewRelease) (*release.Release, error) {
 	return release.New(m.config, n.Namespace, n.Name)
 }
 
-// step does something and tells of it.
-func (m *Migrator) step(ctx context.Context, of OldRelease, says string, do func(context.Context) (found []string, err error)) error {
+// step does something within a time, and tells of it.
+func (m *Migrator) step(ctx context.Context, of OldRelease, limit time.Duration, says string, do func(context.Context) (found []string, err error)) error {
 	m.options.Tell(Step{Migration: of.String(), Says: says})
-	ctx, cancel := context.WithTimeoutCause(ctx, m.options.Timeout, fmt.Errorf("the time for it is over (--timeout %s)", m.options.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the time for it is over (--timeout %s)", limit))
 	defer cancel()
 	began := time.Now()
 	found, err := do(ctx)

@@ -15,9 +15,9 @@ func permissions(had, will []*unstructured.Unstructured) []string {
 	lines := append(rolesOf("before", had), rolesOf("after", will)...)
 	before, after := secretsOf(had), secretsOf(will)
 	if before == after {
-		return append(lines, "Secrets: "+after+", before and after")
+		return append(lines, "Secrets, before and after: "+after)
 	}
-	return append(lines, "Secrets: "+before+" before, "+after+" after")
+	return append(lines, "Secrets, before: "+before, "Secrets, after: "+after)
 }
 
 // rolesOf says what each role allows.
@@ -94,7 +94,7 @@ func secretsOf(all []*unstructured.Unstructured) string {
 	slices.Sort(some)
 	switch some = slices.Compact(some); {
 	case everywhere:
-		return "all can be read, in every namespace,"
+		return "all can be read, in every namespace"
 	case len(some) > 0:
 		return "only these can be read: " + strings.Join(some, ", ")
 	}

@@ -34,23 +34,23 @@ func TestPermissions(t *testing.T) {
 			"before, ClusterRole all: get, list, watch everything there is, the contents of Secrets too",
 			"after, ClusterRole some: list pods, services",
 			"after, ClusterRole some: list deployments.apps",
-			"Secrets: all can be read, in every namespace, before, none can be read after",
+			"Secrets, before: all can be read, in every namespace", "Secrets, after: none can be read",
 		}},
 		"one Secret": {narrow, own, []string{
 			"before, ClusterRole some: list pods, services",
 			"before, ClusterRole some: list deployments.apps",
 			"after, Role ns/own: get, update secrets named key",
-			"Secrets: none can be read before, only these can be read: key after",
+			"Secrets, before: none can be read", "Secrets, after: only these can be read: key",
 		}},
 		"a namespace": {urls, whole, []string{
 			"before, ClusterRole urls: get /metrics",
 			"after, Role ns/whole: list secrets",
-			"Secrets: none can be read before, only these can be read: all of namespace ns after",
+			"Secrets, before: none can be read", "Secrets, after: only these can be read: all of namespace ns",
 		}},
 		"writing is not reading": {writes, anyGroup, []string{
 			"before, ClusterRole writes: create secrets",
 			"after, ClusterRole bare: list widgets of every group",
-			"Secrets: none can be read, before and after",
+			"Secrets, before and after: none can be read",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -59,12 +60,16 @@ func (r *run) rollBack(ctx context.Context) error {
 		{"lead the old Service back", func(ctx context.Context) error { return r.turnBack(ctx, b) }},
 		{fmt.Sprintf("remove release %s", made), r.withdraw},
 	} {
-		if err := r.do(ctx, s.says, func(ctx context.Context) ([]string, error) { return nil, s.do(ctx) }); err != nil {
+		if err := r.step(ctx, old, r.patience(), s.says, func(ctx context.Context) ([]string, error) { return nil, s.do(ctx) }); err != nil {
 			return err
 		}
 	}
 	return r.state.forget(ctx, r.api)
 }
+
+// patience is how long a step of the way back may take: not less because the way
+// there was given little.
+func (r *run) patience() time.Duration { return max(r.options.Timeout, defaultTimeout) }
 
 // restore makes what is gone, and what was changed as it was.
 func (r *run) restore(ctx context.Context, b *backup) error {
@@ -189,7 +194,7 @@ func (r *run) withdraw(ctx context.Context) error {
 		return err
 	}
 	if status != "" && labels[releaseLabel] == r.state.mark() {
-		if err := made.Uninstall(ctx, r.options.Timeout); err != nil {
+		if err := made.Uninstall(ctx, r.patience()); err != nil {
 			return err
 		}
 	}

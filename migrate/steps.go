@@ -31,9 +31,6 @@ func (o Object) unstructured() *unstructured.Unstructured {
 // than its service understands.
 func (r *run) pause(ctx context.Context) error {
 	o := r.state.CronJob
-	if o == nil {
-		return nil
-	}
 	err := r.do(ctx, "suspend "+o.String(), func(ctx context.Context) ([]string, error) {
 		return nil, r.suspend(ctx, true)
 	})
@@ -154,24 +151,21 @@ func (r *run) namespace(ctx context.Context, name string) error {
 	return nil
 }
 
-// verify makes a run of the inventory, if there is one, and runs the chart's tests.
+// send has the new release send the inventory, as it will by its schedule.
+func (r *run) send(ctx context.Context) error {
+	return r.do(ctx, "send the inventory once", r.inventoryRun)
+}
+
+// verify runs the chart's tests.
 func (r *run) verify(ctx context.Context) error {
 	n := r.state.Plan.New
-	if r.state.CronJob != nil {
-		err := r.do(ctx, "send the inventory once", func(ctx context.Context) ([]string, error) {
-			return r.inventoryRun(ctx)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return r.do(ctx, "helm test "+n.String(), func(context.Context) ([]string, error) {
+	return r.do(ctx, "helm test "+n.String(), func(ctx context.Context) ([]string, error) {
 		made, err := r.release(n)
 		if err != nil {
 			return nil, err
 		}
 		var said bytes.Buffer
-		if err := made.Test(&said, r.options.Timeout); err != nil {
+		if err := made.Test(ctx, &said, r.options.Timeout); err != nil {
 			return nil, fmt.Errorf("%w\n%s", err, strings.TrimSpace(said.String()))
 		}
 		return nil, nil

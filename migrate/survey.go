@@ -12,6 +12,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/metawire/metawire/migrate/release"
 	"github.com/metawire/metawire/migrate/values"
@@ -58,7 +59,7 @@ func (m *Migrator) Survey(ctx context.Context) (*Survey, error) {
 		if b.Phase == phaseDone || b.Phase == phaseKept && m.options.KeepOld {
 			s.Done = append(s.Done, Done{Old: b.Plan.Old, New: b.Plan.New, Service: b.Service, state: b})
 		} else {
-			b.Plan.Resumes, b.Plan.state, b.Plan.Steps = b.Phase, b, ahead(b.Phase)
+			b.Plan.Resumes, b.Plan.state, b.Plan.Steps = b.Phase, b, b.steps(b.Phase)
 			s.Plans = append(s.Plans, b.Plan)
 		}
 		known[b.Plan.Old.String()] = b.Phase != phaseDone
@@ -122,7 +123,11 @@ func (m *Migrator) subchart(ctx context.Context, h release.Head) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	if !strings.Contains(old.Manifest, "helm.sh/chart: "+values.Metacollector+"-") {
+	all, err := m.objects.manifest(old.Manifest, h.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(all, func(u *unstructured.Unstructured) bool { return isCollectors(u.GetLabels()) }) {
 		return nil, nil // switched off
 	}
 	p := planOf(h)
@@ -138,6 +143,11 @@ Until then Falco goes on with the collector that it has. metawire check tells wh
 	return p, nil
 }
 
+// isCollectors reports whether an object is of the collector's chart.
+func isCollectors(labels map[string]string) bool {
+	return strings.HasPrefix(labels["helm.sh/chart"], values.Metacollector+"-")
+}
+
 // foreign finds what looks like an old release and is none of Helm's.
 func (m *Migrator) foreign(ctx context.Context, heads []release.Head) ([]*Plan, error) {
 	if m.options.Release != "" {
@@ -150,7 +160,7 @@ func (m *Migrator) foreign(ctx context.Context, heads []release.Head) ([]*Plan, 
 	}
 	var found []metav1.PartialObjectMetadata
 	for _, d := range deployments.Items {
-		if strings.HasPrefix(d.Labels["helm.sh/chart"], values.Metacollector+"-") {
+		if isCollectors(d.Labels) {
 			d.Kind = "Deployment"
 			found = append(found, d)
 		}

@@ -145,10 +145,11 @@ func (m *migration) apply(ctx context.Context, migrator *migrate.Migrator, s *mi
 		return err
 	}
 	for _, p := range s.Plans {
-		if err := migrator.Apply(ctx, p); err != nil {
+		came, err := migrator.Apply(ctx, p)
+		if err != nil {
 			return err
 		}
-		fmt.Fprintf(stderr, "release %s is Metawire's release %s now\n", p.Old, p.New)
+		fmt.Fprintln(stderr, came)
 	}
 	return nil
 }

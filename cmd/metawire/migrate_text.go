@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -71,21 +72,25 @@ func writePlan(w io.Writer, p *migrate.Plan) error {
 func writeValues(w io.Writer, p *migrate.Plan) error {
 	fmt.Fprint(w, "\n  Values of the old release\n")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var defaulted []string
 	for _, n := range p.Values {
-		becomes := strings.Join(n.To, ", ")
-		if n.Outcome != values.Mapped {
-			becomes = n.Reason
+		if n.Outcome == values.Defaulted && n.Reason == "" {
+			defaulted = append(defaulted, n.Key)
+			continue
 		}
-		fmt.Fprintf(t, "    %s\t%s\t%s\t%s\n", n.Outcome, n.Key, n.Value, becomes)
+		fmt.Fprintf(t, "    %s\t%s\t%s\t%s\n", n.Outcome, n.Key, n.Value, cmp.Or(strings.Join(n.To, ", "), n.Reason))
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	if len(defaulted) > 0 {
+		fmt.Fprintf(w, "    as the old chart has them, and as ours has its own: %s\n", strings.Join(defaulted, ", "))
 	}
 	text, err := yaml.Marshal(p.NewValues)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\n  Values of the new release\n%s", indent(string(text)))
+	fmt.Fprintf(w, "\n  Values of the new release\n%s\n", indent(string(text)))
 	return nil
 }
 
@@ -95,14 +100,13 @@ func section(w io.Writer, title string, lines []string) {
 	}
 	fmt.Fprintf(w, "\n  %s\n", title)
 	for _, l := range lines {
-		fmt.Fprint(w, "    - "+strings.TrimPrefix(indent(l), "    ")+"\n")
+		fmt.Fprintf(w, "    - %s\n", strings.TrimLeft(indent(l), " "))
 	}
 }
 
 // indent moves all lines to where a section's text is.
 func indent(text string) string {
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	return "    " + strings.Join(lines, "\n    ") + "\n"
+	return "    " + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n    ")
 }
 
 // steps shows what goes on: each step as a line when it has ended, on a

@@ -92,8 +92,8 @@ func (r *Release) Install(ctx context.Context, values map[string]any, labels map
 }
 
 // Test runs the chart's tests, at most for the timeout. What their pods say goes
-// to log, also when they fail.
-func (r *Release) Test(log io.Writer, timeout time.Duration) error {
+// to log, also when they fail. Pods that have passed are removed.
+func (r *Release) Test(ctx context.Context, log io.Writer, timeout time.Duration) error {
 	t := action.NewReleaseTesting(r.config)
 	t.Namespace, t.Timeout = r.Namespace, timeout
 	tested, err := t.Run(r.Name)
@@ -103,7 +103,7 @@ func (r *Release) Test(log io.Writer, timeout time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("test release %s in namespace %q: %w", r.Name, r.Namespace, err)
 	}
-	return nil
+	return r.removeTests(ctx, tested)
 }
 
 // Uninstall removes the release. It blocks until its objects are gone or the

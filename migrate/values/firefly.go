@@ -86,6 +86,10 @@ func (t *translator) endpoints() {
 			t.edited(e.live, Mapped, "it was edited in the cluster, which counts", e.to)
 		}
 		t.set(e.to, used)
+		if strings.HasPrefix(used, "http://") {
+			t.set("inventory.insecure", true)
+			t.tell("What is sent to %s, and who sends it, can be read on the way, as before: it has no TLS.", used)
+		}
 		switch {
 		case !t.has(e.key):
 		case given == "":

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -39,6 +40,11 @@ const (
 
 func TestMain(m *testing.M) {
 	cluster.Init()
+	// What runs in parallel here waits for pods and Leases more than it works.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1) //nolint:forbidigo // before any test runs, the only way to fail
+	}
 	m.Run()
 }
 
@@ -55,8 +61,9 @@ type world struct {
 	binary   string // of the command line, once it is built
 }
 
-// newWorld boots the cluster, which ends with the test.
-func newWorld(t *testing.T) *world {
+// newWorld boots the cluster, which ends with the test. Its node has the project's
+// image, the stand-in for Falco, and those of further archives.
+func newWorld(t *testing.T, name string, subnet int, archives ...string) *world {
 	t.Helper()
 	archive := cmp.Or(os.Getenv("METAWIRE_IMAGE"), "../../bin/image/metawire.tar")
 	image, err := release.ImageIn(archive)
@@ -68,7 +75,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	c, err := cluster.Start(t.Context(), cluster.Options{
-		Size: cluster.Node, Name: "e2e", Subnet: 3, Images: []string{archive, falco}, Log: t.Output(),
+		Size: cluster.Node, Name: name, Subnet: subnet, Images: append([]string{archive, falco}, archives...), Log: t.Output(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -30,7 +30,7 @@ import (
 // TestRelease takes one release through its life. The parts build on each
 // other.
 func TestRelease(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, "e2e", 3)
 	part := func(name string, test func(*testing.T)) bool {
 		return t.Run(name, func(t *testing.T) {
 			t.Cleanup(func() {

@@ -3,23 +3,36 @@ package integration_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"helm.sh/helm/v3/pkg/action"
 	helmchart "helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage/driver"
 	helmtime "helm.sh/helm/v3/pkg/time"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metawire/metawire/migrate"
+	"github.com/metawire/metawire/tests/oldcharts"
 )
 
 // recorded writes a release as Helm does, and installs nothing.
@@ -134,4 +147,206 @@ func secretsRead(t *testing.T, user string) map[string]int {
 		}
 	}
 	return read
+}
+
+// installOld installs an old chart; here its pods never run.
+func installOld(t *testing.T, chart, name, namespace string, values map[string]any) {
+	t.Helper()
+	c, err := oldcharts.Load(chart)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := genericclioptions.NewConfigFlags(true)
+	kubeconfig, cache := plane.Kubeconfig(), t.TempDir()
+	flags.KubeConfig, flags.CacheDir, flags.Namespace = &kubeconfig, &cache, &namespace
+	config := &action.Configuration{}
+	if err := config.Init(flags, namespace, "secret", func(string, ...any) {}); err != nil {
+		t.Fatal(err)
+	}
+	i := action.NewInstall(config)
+	i.ReleaseName, i.Namespace, i.DisableHooks = name, namespace, true
+	if _, err := i.RunWithContext(t.Context(), c, values); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		u := action.NewUninstall(config)
+		u.DisableHooks = true
+		if _, err := u.Run(name); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// planOf is the plan for the releases of a namespace, which is one.
+func planOf(t *testing.T, m *migrate.Migrator) *migrate.Plan {
+	t.Helper()
+	s, err := m.Survey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Plans) != 1 {
+		t.Fatalf("want one plan, got %d: %+v", len(s.Plans), s.Plans)
+	}
+	return s.Plans[0]
+}
+
+// TestMigrateRefuses: each reason not to migrate is a problem of the plan, which
+// says what to do; then nothing is done.
+func TestMigrateRefuses(t *testing.T) {
+	inventory := map[string]any{"clusterId": "c", "accessKey": "canary-key", "secretKey": "canary-secret", "apiEndpoint": "https://api.example"}
+	with := func(key string, value any) map[string]any {
+		v := maps.Clone(inventory)
+		v[key] = value
+		return v
+	}
+	deployment := func(t *testing.T, ns string, change func(*appsv1.Deployment)) {
+		var d appsv1.Deployment
+		if err := api.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "old-k8s-metacollector"}, &d); err != nil {
+			t.Fatal(err)
+		}
+		change(&d)
+		if err := api.Update(t.Context(), &d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		name, chart string
+		values      map[string]any
+		before      func(t *testing.T, ns string)
+		options     func(o *migrate.Options)
+		as          string // who it is that migrates
+		want        string
+	}{
+		{name: "Argo CD", chart: oldcharts.Metacollector, before: func(t *testing.T, ns string) {
+			deployment(t, ns, func(d *appsv1.Deployment) {
+				d.Annotations["argocd.argoproj.io/tracking-id"] = "falco:apps/Deployment:x/y"
+			})
+		}, want: "is managed by Argo CD (application falco)"},
+		{name: "Flux", chart: oldcharts.Metacollector, before: func(t *testing.T, ns string) {
+			deployment(t, ns, func(d *appsv1.Deployment) { d.Labels["helm.toolkit.fluxcd.io/name"] = "collector" })
+		}, want: "is managed by Flux (HelmRelease collector)"},
+		{name: "an object in the way", chart: oldcharts.Metacollector, before: func(t *testing.T, ns string) {
+			create(t, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "metawire-" + ns + "-collector"}})
+		}, options: func(o *migrate.Options) { o.ToRelease = "metawire-" + o.Namespace }, want: "is in the way"},
+		{name: "no permission", chart: oldcharts.Metacollector, as: "nobody-much", before: func(t *testing.T, ns string) {
+			create(t, &rbacv1.ClusterRoleBinding{
+				ObjectMeta: metav1.ObjectMeta{Name: "view-" + ns}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "reads-" + ns},
+				Subjects: []rbacv1.Subject{{Kind: "User", Name: "nobody-much"}},
+			})
+			create(t, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "reads-" + ns}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"get", "list"}}}})
+		}, want: "you lack these permissions:"},
+		{name: "an unknown key", chart: oldcharts.Metacollector, values: map[string]any{"replicaCuont": 2}, want: "replicaCuont: no such key is known; is replicaCount meant?"},
+		{name: "a value of ours that the chart does not take", chart: oldcharts.Metacollector, options: func(o *migrate.Options) {
+			o.Values = map[string]any{"collector": map[string]any{"replicas": "many"}}
+		}, want: "replicas"},
+		{name: "its Deployment is gone", chart: oldcharts.Metacollector, before: func(t *testing.T, ns string) {
+			if err := api.Delete(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "old-k8s-metacollector"}}); err != nil {
+				t.Fatal(err)
+			}
+		}, want: "has no Deployment in the cluster any more"},
+		{name: "a part of Falco's release", chart: oldcharts.Falco, values: map[string]any{"collectors": map[string]any{"kubernetes": map[string]any{"enabled": true}}},
+			want: "--reuse-values --set collectors.kubernetes.enabled=false"},
+		{name: "an endpoint that refuses", chart: oldcharts.Firefly, values: inventory, options: func(o *migrate.Options) {
+			o.Endpoint = func(_ context.Context, e migrate.Endpoint) error {
+				if e.AccessKey != "canary-key" || e.SecretKey != "canary-secret" || e.URL != "https://api.example" || e.ClusterID != "c" || e.ClusterUID == "" {
+					return fmt.Errorf("was asked as %+v", e)
+				}
+				return errors.New("401 for these keys")
+			}
+		}, want: "the endpoint does not take this cluster's inventory: 401 for these keys"},
+		{name: "a cluster id that is none", chart: oldcharts.Firefly, values: with("clusterId", "My Cluster"), want: `clusterId is "My Cluster"`},
+		{name: "a Secret without keys", chart: oldcharts.Firefly, values: with("existingFireFlyCredentialsSecret", "mine"), before: func(t *testing.T, ns string) {
+			create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "mine"}, StringData: map[string]string{"accessKey": "canary-key"}})
+		}, want: "has no secretKey"},
+		{name: "no Secret", chart: oldcharts.Firefly, values: with("existingFireFlyCredentialsSecret", "mine"), want: "is gone"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ns := newNamespace(t)
+			installOld(t, tc.chart, "old", ns, tc.values)
+			if tc.before != nil {
+				tc.before(t, ns)
+			}
+			o := migrate.Options{Namespace: ns, Backup: filepath.Join(t.TempDir(), "backup")}
+			if tc.options != nil {
+				tc.options(&o)
+			}
+			config := rest.CopyConfig(apiREST)
+			config.Impersonate.UserName = tc.as
+			m, err := migrate.New(config, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := planOf(t, m)
+			all, err := json.Marshal(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(p.Problems, func(s string) bool { return strings.Contains(s, tc.want) }) {
+				t.Errorf("the plan has no problem with %q: %q", tc.want, p.Problems)
+			}
+			if strings.Contains(string(all), "canary-") {
+				t.Errorf("a credential is in the plan: %s", all)
+			}
+			if _, err := m.Apply(t.Context(), p); !errors.Is(err, migrate.ErrProblems) {
+				t.Errorf("a plan with problems was carried out: %v", err)
+			}
+			left := &corev1.SecretList{}
+			if err := api.List(t.Context(), left, client.InNamespace(ns), client.HasLabels{"metawire.dev/migration"}); err != nil || len(left.Items) > 0 {
+				t.Errorf("something was begun: %d Secrets, %v", len(left.Items), err)
+			}
+			if _, err := os.Stat(o.Backup); err == nil {
+				t.Error("a backup was written")
+			}
+		})
+	}
+}
+
+// TestMigratePlan: the plan for an inventory says what becomes of it, and who may
+// read what.
+func TestMigratePlan(t *testing.T) {
+	ns := newNamespace(t)
+	installOld(t, oldcharts.Firefly, "old", ns, map[string]any{
+		"clusterId": "c", "accessKey": "canary-key", "secretKey": "canary-secret", "apiEndpoint": "https://api.example", "schedule": "7 * * * *",
+		"overrideUniqueClusterId": true,
+	})
+	m, user := migrator(t, migrate.Options{Namespace: ns, ToRelease: "metawire-" + ns})
+	p := planOf(t, m)
+	if len(p.Problems) > 0 {
+		t.Errorf("problems: %q", p.Problems)
+	}
+	change := map[string]migrate.Action{}
+	for _, c := range p.Objects {
+		change[c.String()] = c.Action
+	}
+	to := "metawire-" + ns
+	for object, want := range map[string]migrate.Action{
+		"CronJob " + ns + "/old-cronjob":                       migrate.Remove,
+		"Secret " + ns + "/old-credentials":                    migrate.Remove,
+		"ClusterRole infralight-role":                          migrate.Remove,
+		"Job " + ns + "/old-collector-off-boarder":             migrate.Remove,
+		"CronJob " + ns + "/" + to + "-inventory":              migrate.Create,
+		"Secret " + ns + "/" + to + "-endpoint-credentials":    migrate.Create,
+		"Secret " + ns + "/metawire-migration-old":             migrate.Create,
+		"ClusterRole " + to + "-inventory":                     migrate.Create,
+		"ServiceAccount " + ns + "/infralight-service-account": migrate.Remove,
+		"ClusterRoleBinding infralight-role-binding":           migrate.Remove,
+	} {
+		if change[object] != want {
+			t.Errorf("%s: got %q, want %q", object, change[object], want)
+		}
+	}
+	permissions := strings.Join(p.Permissions, "\n")
+	for _, want := range []string{"before, ClusterRole infralight-role: get, list, watch everything there is, the contents of Secrets too", "Secrets, before: all can be read, in every namespace"} {
+		if !strings.Contains(permissions, want) {
+			t.Errorf("the plan does not say %q:\n%s", want, permissions)
+		}
+	}
+	if strings.Contains(permissions, "after, ClusterRole "+to+"-inventory: list secrets") {
+		t.Errorf("the new release may read Secrets:\n%s", permissions)
+	}
+	for name := range secretsRead(t, user) {
+		if name != ns+"/old-credentials" && name != ns+"/sh.helm.release.v1.old.v1" && !strings.HasPrefix(name, ns+"/metawire-") {
+			t.Errorf("Secret %s was read", name)
+		}
+	}
 }

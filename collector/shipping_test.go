@@ -87,7 +87,7 @@ func TestInventoryOnce(t *testing.T) {
 	defer sink.Close()
 	once := func(resources string) *inventory.Report {
 		cfg, err := config.DecodeInventory(fmt.Appendf(nil, `{apiVersion: metawire.dev/v1alpha1, kind: CollectorConfig, clusterID: test,
-			inventory: {endpoint: %q, resources: [%s]}}`, sink.URL, resources), os.Getenv)
+			inventory: {endpoint: %q, contract: runs, resources: [%s]}}`, sink.URL, resources), os.Getenv)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,6 +103,11 @@ func TestInventoryOnce(t *testing.T) {
 	if kept := endpoint.Kept(); len(kept.Objects) != 1 || strings.Contains(string(kept.Objects["1"]), "hunter2") {
 		t.Errorf("arrived: %s", kept.Objects)
 	}
+	for _, run := range endpoint.Kept().Runs {
+		if !run.Closed || run.Kubernetes != "v1.35.1" {
+			t.Errorf("the endpoint is told %+v", run)
+		}
+	}
 	if r := once("pods, services"); r.Result != inventory.Partial || r.Types[1].Outcome != inventory.Forbidden {
 		t.Errorf("want partial without what is forbidden, got %s", inventory.Summary(r))
 	}
@@ -114,11 +119,15 @@ func fewTypes(w http.ResponseWriter, q *http.Request) {
 	switch q.URL.Path {
 	case "/api":
 		_, _ = io.WriteString(w, `{"kind":"APIVersions","versions":["v1"]}`)
+	case "/version":
+		_, _ = io.WriteString(w, `{"major":"1","minor":"35","gitVersion":"v1.35.1"}`)
 	case "/apis":
 		_, _ = io.WriteString(w, `{"kind":"APIGroupList","apiVersion":"v1","groups":[]}`)
 	case "/api/v1":
 		_, _ = io.WriteString(w, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"v1","resources":[
 			{"name":"pods","kind":"Pod","namespaced":true,"verbs":["list"]},{"name":"services","kind":"Service","namespaced":true,"verbs":["list"]}]}`)
+	case "/api/v1/namespaces":
+		_, _ = io.WriteString(w, `{"kind":"NamespaceList","apiVersion":"v1","metadata":{},"items":[{"metadata":{"name":"kube-system","uid":"k"}}]}`)
 	case "/api/v1/pods":
 		_, _ = io.WriteString(w, `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[
 			{"metadata":{"name":"a","namespace":"b","uid":"1"},"spec":{"containers":[{"name":"c","env":[{"name":"D","value":"hunter2"}]}]}}]}`)

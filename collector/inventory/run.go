@@ -152,6 +152,9 @@ func (r *run) make(ctx context.Context) error {
 	if this.ClusterUID, err = r.clusterUID(ctx); err != nil {
 		r.note("the cluster's own id is not known: %v", err)
 	}
+	if this.ServerVersion, err = r.serverVersion(ctx); err != nil {
+		r.note("the API server's version is not known: %v", err)
+	}
 	for _, f := range types {
 		if f.outcome == OK {
 			this.Types = append(this.Types, f.Type)
@@ -237,6 +240,14 @@ func (r *run) clusterUID(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("there is no namespace %s", metav1.NamespaceSystem)
 	}
 	return string(list.Items[0].UID), nil
+}
+
+func (r *run) serverVersion(ctx context.Context) (string, error) {
+	version, err := discovery.ToDiscoveryInterfaceWithContext(r.discovery).ServerVersionWithContext(ctx)
+	if err != nil {
+		return "", err
+	}
+	return version.GitVersion, nil
 }
 
 // one lists a type. Whatever goes wrong, the others go on.

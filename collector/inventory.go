@@ -149,7 +149,8 @@ func (s *shipper) try(ctx context.Context, progress func(inventory.Progress)) (*
 	own.QPS, own.Burst = apiRate, apiBurst
 	own.WarningHandler = rest.NoWarnings{} // types that are deprecated are listed as long as they are there
 	all, err := inventory.New(inventory.Options{
-		API: own, ClusterID: s.cfg.ClusterID, Version: version.Version, Types: i.Resources, CustomResources: i.CustomResources,
+		API: own, ClusterID: s.cfg.ClusterID, Version: version.Version, Types: i.Resources,
+		CustomResources: i.CustomResources, CustomResourceGroups: i.CustomResourceGroups,
 		// The contract runs has a place of its own for them.
 		HelmReleases: i.HelmReleases && i.Contract != config.ContractRuns,
 		Redaction:    s.redactor, Metrics: s.metrics,

@@ -112,7 +112,10 @@ func (r *inventoryRun) types(ctx context.Context) ([]typeRow, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client for %s: %w", api.Host, err)
 	}
-	types, err := inventory.Prospects(ctx, api, cfg.Inventory.Resources, cfg.Inventory.CustomResources)
+	types, err := inventory.Prospects(ctx, inventory.Options{
+		API: api, Types: cfg.Inventory.Resources,
+		CustomResources: cfg.Inventory.CustomResources, CustomResourceGroups: cfg.Inventory.CustomResourceGroups,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -136,9 +139,10 @@ func (r *inventoryRun) ofRelease(ctx context.Context, cfg *config.Config) error 
 	// Of the configuration only what is needed: see package installation.
 	var c struct {
 		Inventory struct {
-			Enabled         bool     `json:"enabled"`
-			Resources       []string `json:"resources"`
-			CustomResources bool     `json:"customResources"`
+			Enabled              bool     `json:"enabled"`
+			Resources            []string `json:"resources"`
+			CustomResources      bool     `json:"customResources"`
+			CustomResourceGroups []string `json:"customResourceGroups"`
 		} `json:"inventory"`
 	}
 	if err := yaml.Unmarshal(file, &c); err != nil {
@@ -147,7 +151,8 @@ func (r *inventoryRun) ofRelease(ctx context.Context, cfg *config.Config) error 
 	if !c.Inventory.Enabled {
 		return nil
 	}
-	cfg.Inventory.Resources, cfg.Inventory.CustomResources = c.Inventory.Resources, c.Inventory.CustomResources
+	cfg.Inventory.Resources = c.Inventory.Resources
+	cfg.Inventory.CustomResources, cfg.Inventory.CustomResourceGroups = c.Inventory.CustomResources, c.Inventory.CustomResourceGroups
 	if r.as == "" {
 		r.as, err = found.Account(ctx, installation.Collector)
 	}
@@ -175,7 +180,7 @@ func typeRows(ctx context.Context, api kubernetes.Interface, types []inventory.P
 		case !r.Configured:
 			r.Missed = "not configured: add it to the chart's addTypes"
 		case !r.Allowed:
-			r.Missed, r.lost = "forbidden: no role lets it be listed", !t.Custom
+			r.Missed, r.lost = "forbidden: no role lets it be listed", true
 		}
 	}
 	return rows, nil

@@ -63,6 +63,7 @@ timeZone: Europe/Berlin
 jitter: 0
 resources: [secrets]
 customResources: true
+customResourceGroups: [cert-manager.io, example.com]
 helmReleases: true
 changes: false
 completeEvery: 4
@@ -80,7 +81,7 @@ overrideUniqueClusterId: true`)))
 	}
 	want := Inventory{
 		Enabled: true, Endpoint: "http://inventory.example", Insecure: true, Contract: "runs", LoginEndpoint: "https://login.example",
-		Schedule: "@every 30m", TimeZone: "Europe/Berlin", Resources: []string{"secrets"}, CustomResources: true, HelmReleases: true,
+		Schedule: "@every 30m", TimeZone: "Europe/Berlin", Resources: []string{"secrets"}, CustomResources: true, CustomResourceGroups: []string{"cert-manager.io", "example.com"}, HelmReleases: true,
 		CompleteEvery: 4, PageBytes: 1 << 20, MaxObjectBytes: 2000000, Compression: "none",
 		Redaction:   Redaction{Mode: "on", Secret: certs.SecretRef{Namespace: "metawire", Name: "redaction"}},
 		Spool:       Spool{Directory: "/spool", MaxBytes: 16 << 20},
@@ -148,6 +149,8 @@ func TestInventoryRefuses(t *testing.T) {
 		"endpoint: x\ncompression: y":        "inventory.endpoint|inventory.compression",
 		"state: {}":                          "inventory.state.namespace|Lease",
 		"changes: true\nstate: {namespace: n, lease: l, report: r}": "inventory.state.index|inventory.changes",
+		"customResources: true\ncustomResourceGroups: ['*']":        "inventory.customResourceGroups|*|cert-manager.io",
+		"customResourceGroups: [example.com]":                       "inventory.customResourceGroups|example.com|inventory.customResources",
 	} {
 		_, err := Decode([]byte(shipping(lines)))
 		if err == nil {

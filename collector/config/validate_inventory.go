@@ -15,6 +15,9 @@ import (
 
 var resourceType = regexp.MustCompile(`^[a-z]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 
+// customGroup is as a CustomResourceDefinition must name its own: with a dot.
+var customGroup = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$`)
+
 // validate adds to the problems what is wrong; a run by hand, which keeps no
 // state and may send nothing, passes the same checks.
 func (i *Inventory) validate(p *strict.Problems) {
@@ -38,6 +41,7 @@ func (i *Inventory) validate(p *strict.Problems) {
 			p.Add("inventory.resources", r, "resource.group as kubectl writes it, such as pods or deployments.apps")
 		}
 	}
+	i.validateGroups(p)
 	if i.HelmReleases && !slices.Contains(i.Resources, "secrets") {
 		p.Add("inventory.helmReleases", true, "false unless inventory.resources has secrets, which Helm releases are in")
 	}
@@ -58,6 +62,17 @@ func (i *Inventory) validate(p *strict.Problems) {
 		checkURL(p, "inventory.loginEndpoint", i.LoginEndpoint, i.Insecure)
 	}
 	i.validateState(p)
+}
+
+func (i *Inventory) validateGroups(p *strict.Problems) {
+	if len(i.CustomResourceGroups) > 0 && !i.CustomResources {
+		p.Add("inventory.customResourceGroups", i.CustomResourceGroups, "empty unless inventory.customResources is true")
+	}
+	for _, g := range i.CustomResourceGroups {
+		if !customGroup.MatchString(g) {
+			p.Add("inventory.customResourceGroups", g, "an API group of CustomResourceDefinitions, such as cert-manager.io")
+		}
+	}
 }
 
 func (i *Inventory) validatePages(p *strict.Problems) {

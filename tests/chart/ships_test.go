@@ -98,6 +98,9 @@ func (s ships) wantConfig(inventory map[typeKey]bool) map[string]any {
 		"enabled": true, "endpoint": "https://inventory.example/ingest", "contract": s.contract, "changes": s.changes,
 		"resources": resources, "customResources": len(s.groups) > 0,
 	}
+	if len(s.groups) > 0 {
+		want["customResourceGroups"] = s.groups
+	}
 	redaction := map[string]any{"mode": "none"}
 	if s.redaction != "none" {
 		redaction = map[string]any{"mode": "on", "secret": map[string]any{"namespace": namespace, "name": "metawire-inventory-redaction"}}

@@ -53,6 +53,10 @@ contract: {{ .contract }}
 resources:
   {{- (include "metawire.types" $ | fromJson).inventory | toYaml | nindent 2 }}
 customResources: {{ .customResources }}
+{{- with .customResourceGroups }}
+customResourceGroups:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 helmReleases: {{ .helmReleases }}
 changes: {{ .changes }}
 redaction:

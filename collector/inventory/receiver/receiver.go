@@ -81,7 +81,7 @@ type RunState struct {
 	Pages    int // that arrived
 	Last     int // the number of the last, 0 while it is not known
 	Releases int
-	Closed   bool   // by PATCH, or with the contract objects because all pages are there
+	Closed   bool // by PATCH, or with the contract objects because all pages are there
 	// From the metadata: success or failure, and whose version.
 	Result, Error         string
 	Collector, Kubernetes string

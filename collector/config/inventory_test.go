@@ -193,6 +193,36 @@ func TestDecodeInventory(t *testing.T) {
 	}
 }
 
+// TestDryRun: a run that sends nothing needs no name and no endpoint, but what is
+// there must be right.
+func TestDryRun(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "collector.yaml")
+	for keys, want := range map[string]string{
+		"inventory: {resources: [pods]}":                               "",
+		"clusterID: A, inventory: {resources: [pods]}":                 "clusterID: ",
+		"inventory: {resources: [pods], endpoint: ftp://x}":            "inventory.endpoint: ",
+		"inventory: {resources: [pods], endpoint: 'http://x.example'}": "inventory.insecure",
+		"inventory: {resources: []}":                                   "inventory.resources: ",
+	} {
+		if err := os.WriteFile(file, []byte("{apiVersion: metawire.dev/v1alpha1, kind: CollectorConfig, "+keys+"}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := LoadDryRun(file, func(string) string { return "" })
+		switch {
+		case want == "" && (err != nil || got.Inventory.Resources[0] != "pods"):
+			t.Errorf("%s: %v", keys, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: the error does not say %q: %v", keys, want, err)
+		}
+		_, err = LoadInventory(file, func(string) string { return "" })
+		for _, field := range []string{"clusterID: ", "inventory.endpoint: "} {
+			if err == nil || !strings.Contains(err.Error(), field) {
+				t.Errorf("%s: to send it is accepted without %s%v", keys, field, err)
+			}
+		}
+	}
+}
+
 // TestReadable: a missing or empty file is told by the field that names it.
 func TestReadable(t *testing.T) {
 	dir := t.TempDir()

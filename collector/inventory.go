@@ -1,10 +1,8 @@
 package collector
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -48,26 +46,15 @@ func InventoryOnce(ctx context.Context, cfg *config.Config, api *rest.Config, lo
 	if s.state.Namespace == "" {
 		return s.run(ctx, progress), ctx.Err()
 	}
-	var report *inventory.Report
-	recorder := inventory.Recorder{State: s.state, Log: log}
-	ctx, done := context.WithCancel(ctx)
-	defer done()
-	err = (&inventory.Leader{State: s.state, Log: log}).Run(ctx, func(ctx context.Context) {
-		report = s.run(ctx, func(p inventory.Progress) {
-			recorder.Progress(ctx, p)
+	service := &inventory.Service{State: s.state, Log: log, Run: func(ctx context.Context, tell func(inventory.Progress)) *inventory.Report {
+		return s.run(ctx, func(p inventory.Progress) {
+			tell(p)
 			if progress != nil {
 				progress(p)
 			}
 		})
-		if err := recorder.Done(ctx, "", report); err != nil {
-			log.Warn("cannot tell everywhere what came of the run", "error", err)
-		}
-		done()
-	})
-	if report == nil {
-		return nil, cmp.Or(err, errors.New("ended before the run began"))
-	}
-	return report, nil
+	}}
+	return service.Once(ctx)
 }
 
 // InventoryTo makes one run into another contract than the configured one: it

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -22,7 +23,9 @@ var inventorySets = map[string]string{
 	"a CronJob": shipping(`
 		mode: CronJob, schedule: "@daily", contract: runs, overrideUniqueClusterId: true, credentials: {mode: bearer, existingSecret: mine}, redaction: none,
 		proxy: {url: "http://proxy.example:3128"}, serviceAccount: {name: sender, annotations: {a: "1"}}, resources: {requests: {cpu: 1}}`, `
-		collector: {podAnnotations: {a: b}, podLabels: {team: a}, priorityClassName: system-cluster-critical, tolerations: [{operator: Exists}]}`),
+		collector: {podAnnotations: {a: b}, podLabels: {team: a}, priorityClassName: system-cluster-critical, tolerations: [{operator: Exists}],
+			nodeSelector: {disk: ssd}, affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [
+				{weight: 1, podAffinityTerm: {topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: busy}}}}]}}}`),
 	"a CronJob alone": shipping("mode: CronJob, schedule: 0 * * * *, caSecret: ca", "stream: {enabled: false}, networkPolicy: {enabled: true}"),
 }
 
@@ -69,10 +72,33 @@ func TestCronJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range d.Spec.Template.Spec.Volumes {
+	placed := d.Spec.Template.Spec
+	if placed.PriorityClassName == "" || placed.Tolerations == nil || placed.NodeSelector == nil || placed.Affinity == nil {
+		t.Errorf("the values place the collectors nowhere: %+v", placed)
+	}
+	for what, differs := range map[string]string{
+		"priorityClassName": cmp.Diff(placed.PriorityClassName, pod.PriorityClassName),
+		"tolerations":       cmp.Diff(placed.Tolerations, pod.Tolerations),
+		"nodeSelector":      cmp.Diff(placed.NodeSelector, pod.NodeSelector),
+		"affinity":          cmp.Diff(placed.Affinity, pod.Affinity),
+	} {
+		if differs != "" {
+			t.Errorf("%s: its pods are not placed as the collectors (-collector +CronJob):\n%s", what, differs)
+		}
+	}
+	for _, v := range placed.Volumes {
 		if strings.HasPrefix(v.Name, "inventory-") {
 			t.Errorf("the collectors, which send nothing, have volume %s", v.Name)
 		}
+	}
+}
+
+// TestLongNames: those of CronJobs end at 52 characters.
+func TestLongNames(t *testing.T) {
+	_, objs := mustRender(t, loadChart(t), shipping("mode: CronJob, schedule: '@daily'", "fullnameOverride: "+strings.Repeat("long-name-", 6)+"x"))
+	name := strings.Repeat("long-name-", 4) + "lo-inventory"
+	if _, err := find[batchv1.CronJob](objs, "CronJob", name); err != nil || len(name) != 52 {
+		t.Errorf("%d characters: %v", len(name), err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -99,6 +100,36 @@ func TestLongNames(t *testing.T) {
 	name := strings.Repeat("long-name-", 4) + "lo-inventory"
 	if _, err := find[batchv1.CronJob](objs, "CronJob", name); err != nil || len(name) != 52 {
 		t.Errorf("%d characters: %v", len(name), err)
+	}
+}
+
+// TestReportIsTested: the pod of helm test reads the report of whoever sends, with
+// no rights of its own, after that of the stream and on the nodes of the collectors.
+func TestReportIsTested(t *testing.T) {
+	for _, set := range []string{"inventory alone", "a CronJob"} {
+		_, objs := mustRender(t, loadChart(t), inventorySets[set])
+		pod, err := find[corev1.Pod](objs, "Pod", "metawire-test-inventory")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := find[corev1.ConfigMap](objs, "ConfigMap", pod.Spec.Volumes[0].ConfigMap.Name); err != nil || !*pod.Spec.Volumes[0].ConfigMap.Optional {
+			t.Errorf("%s: the report is not what is mounted: %v", set, err)
+		}
+		if s := pod.Spec; s.ServiceAccountName != "" || *s.AutomountServiceAccountToken || len(s.Volumes) != 1 {
+			t.Errorf("%s: it has rights: %+v", set, s)
+		}
+		if args := pod.Spec.Containers[0].Args; args[0] != "inventory" || path.Dir(args[2]) != pod.Spec.Containers[0].VolumeMounts[0].MountPath {
+			t.Errorf("%s: args are %q", set, args)
+		}
+		if before, err := find[corev1.Pod](objs, "Pod", "metawire-test-stream"); err == nil {
+			const weight = "helm.sh/hook-weight"
+			if before.Annotations[weight] >= pod.Annotations[weight] {
+				t.Errorf("the tests come in the order of %q and %q", before.Annotations[weight], pod.Annotations[weight])
+			}
+			if pod.Spec.Tolerations == nil || pod.Spec.NodeSelector == nil {
+				t.Errorf("it is not placed: %+v", pod.Spec)
+			}
+		}
 	}
 }
 

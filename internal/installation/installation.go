@@ -49,7 +49,8 @@ type Installation struct {
 	Release   string // as helm list writes it
 	Version   string // of the chart's programs
 	// Host and Port are the stream's within the cluster, TLS says whether it is
-	// encrypted; all are zero if the release is a CronJob of the inventory alone.
+	// encrypted. Port is 0 if there is no stream, and Host is empty if there is no
+	// collector, but a CronJob of the inventory alone.
 	Host string
 	Port int
 	TLS  bool

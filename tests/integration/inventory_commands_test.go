@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -123,6 +124,14 @@ func TestInventoryOfACronJob(t *testing.T) {
 		t.Errorf("want two types that the account may not list, got %d and\n%s", code, out)
 	}
 
+	check := func(verdict string) {
+		t.Helper()
+		out, _ := exec.CommandContext(t.Context(), metawire, "check", "-n", state.Namespace, "--kubeconfig", plane.Kubeconfig()).CombinedOutput()
+		if !strings.Contains(string(out), ", without a stream") || !strings.Contains(string(out), "- the collectors are ready") || !strings.Contains(string(out), verdict) {
+			t.Errorf("check says not %q, but\n%s", verdict, out)
+		}
+	}
+	check("there was no run yet")
 	var said bytes.Buffer
 	trigger := command("trigger")
 	trigger.Stdout, trigger.Stderr = &said, &said
@@ -142,7 +151,7 @@ func TestInventoryOfACronJob(t *testing.T) {
 	}
 	// What the pod does, if there were one.
 	service := inventory.Service{State: state, Log: slog.New(slog.DiscardHandler), Run: func(context.Context, func(inventory.Progress)) *inventory.Report {
-		return &inventory.Report{Run: "r", Result: inventory.Complete}
+		return &inventory.Report{Run: "r", Result: inventory.Complete, Ended: time.Now()}
 	}}
 	if _, err := service.Once(t.Context()); err != nil {
 		t.Error(err)
@@ -150,4 +159,5 @@ func TestInventoryOfACronJob(t *testing.T) {
 	if err := trigger.Wait(); err != nil || !strings.Contains(said.String(), "complete: 0 objects of 0 types") {
 		t.Errorf("%v:\n%s", err, said.String())
 	}
+	check("ago: complete, 0 objects")
 }

@@ -1,10 +1,8 @@
 package collector
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -48,26 +46,15 @@ func InventoryOnce(ctx context.Context, cfg *config.Config, api *rest.Config, lo
 	if s.state.Namespace == "" {
 		return s.run(ctx, progress), ctx.Err()
 	}
-	var report *inventory.Report
-	recorder := inventory.Recorder{State: s.state, Log: log}
-	ctx, done := context.WithCancel(ctx)
-	defer done()
-	err = (&inventory.Leader{State: s.state, Log: log}).Run(ctx, func(ctx context.Context) {
-		report = s.run(ctx, func(p inventory.Progress) {
-			recorder.Progress(ctx, p)
+	service := &inventory.Service{State: s.state, Log: log, Run: func(ctx context.Context, tell func(inventory.Progress)) *inventory.Report {
+		return s.run(ctx, func(p inventory.Progress) {
+			tell(p)
 			if progress != nil {
 				progress(p)
 			}
 		})
-		if err := recorder.Done(ctx, "", report); err != nil {
-			log.Warn("cannot tell everywhere what came of the run", "error", err)
-		}
-		done()
-	})
-	if report == nil {
-		return nil, cmp.Or(err, errors.New("ended before the run began"))
-	}
-	return report, nil
+	}}
+	return service.Once(ctx)
 }
 
 // InventoryTo makes one run into another contract than the configured one: it
@@ -149,7 +136,8 @@ func (s *shipper) try(ctx context.Context, progress func(inventory.Progress)) (*
 	own.QPS, own.Burst = apiRate, apiBurst
 	own.WarningHandler = rest.NoWarnings{} // types that are deprecated are listed as long as they are there
 	all, err := inventory.New(inventory.Options{
-		API: own, ClusterID: s.cfg.ClusterID, Version: version.Version, Types: i.Resources, CustomResources: i.CustomResources,
+		API: own, ClusterID: s.cfg.ClusterID, Version: version.Version, Types: i.Resources,
+		CustomResources: i.CustomResources, CustomResourceGroups: i.CustomResourceGroups,
 		// The contract runs has a place of its own for them.
 		HelmReleases: i.HelmReleases && i.Contract != config.ContractRuns,
 		Redaction:    s.redactor, Metrics: s.metrics,

@@ -78,16 +78,17 @@ func TestMissingCredential(t *testing.T) {
 }
 
 // TestInventoryOnce: one run against an API server that serves two of three
-// types, and lets one of them be listed.
+// types and a custom resource, and lets one of them be listed. What is
+// configured and forbidden keeps the run open; what is neither does not.
 func TestInventoryOnce(t *testing.T) {
 	api := httptest.NewServer(http.HandlerFunc(fewTypes))
 	defer api.Close()
 	endpoint := receiver.New(receiver.Options{})
 	sink := httptest.NewServer(endpoint)
 	defer sink.Close()
-	once := func(resources string) *inventory.Report {
+	once := func(resources string, more ...string) *inventory.Report {
 		cfg, err := config.DecodeInventory(fmt.Appendf(nil, `{apiVersion: metawire.dev/v1alpha1, kind: CollectorConfig, clusterID: test,
-			inventory: {endpoint: %q, resources: [%s]}}`, sink.URL, resources), os.Getenv)
+			inventory: {endpoint: %q, contract: runs, resources: [%s] %s}}`, sink.URL, resources, strings.Join(more, "")), os.Getenv)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,8 +104,24 @@ func TestInventoryOnce(t *testing.T) {
 	if kept := endpoint.Kept(); len(kept.Objects) != 1 || strings.Contains(string(kept.Objects["1"]), "hunter2") {
 		t.Errorf("arrived: %s", kept.Objects)
 	}
+	for _, run := range endpoint.Kept().Runs {
+		if !run.Closed || run.Kubernetes != "v1.35.1" {
+			t.Errorf("the endpoint is told %+v", run)
+		}
+	}
 	if r := once("pods, services"); r.Result != inventory.Partial || r.Types[1].Outcome != inventory.Forbidden {
 		t.Errorf("want partial without what is forbidden, got %s", inventory.Summary(r))
+	}
+	const groups = ", customResources: true, customResourceGroups: [a.example"
+	r := once("pods", groups+"]")
+	if r.Result != inventory.Complete || len(r.Types) != 1 || !strings.HasSuffix(strings.Join(r.Notes, ""), "are not collected: gadgets.b.example") {
+		t.Errorf("want complete without what is not configured, got %s, %q", inventory.Summary(r), r.Notes)
+	}
+	for _, all := range []string{groups + ", b.example]", ", customResources: true"} {
+		r := once("pods", all)
+		if r.Result != inventory.Partial || r.Types[1].Name != "gadgets.b.example" || r.Types[1].Outcome != inventory.Forbidden || endpoint.Kept().Runs[r.Run].Closed {
+			t.Errorf("want a run that is left open without a custom resource that is forbidden, got %s", inventory.Summary(r))
+		}
 	}
 }
 
@@ -114,11 +131,22 @@ func fewTypes(w http.ResponseWriter, q *http.Request) {
 	switch q.URL.Path {
 	case "/api":
 		_, _ = io.WriteString(w, `{"kind":"APIVersions","versions":["v1"]}`)
+	case "/version":
+		_, _ = io.WriteString(w, `{"major":"1","minor":"35","gitVersion":"v1.35.1"}`)
 	case "/apis":
-		_, _ = io.WriteString(w, `{"kind":"APIGroupList","apiVersion":"v1","groups":[]}`)
+		_, _ = io.WriteString(w, `{"kind":"APIGroupList","apiVersion":"v1","groups":[
+			{"name":"b.example","versions":[{"groupVersion":"b.example/v1","version":"v1"}],"preferredVersion":{"groupVersion":"b.example/v1","version":"v1"}}]}`)
+	case "/apis/b.example/v1":
+		_, _ = io.WriteString(w, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"b.example/v1","resources":[
+			{"name":"gadgets","kind":"Gadget","namespaced":true,"verbs":["list"]}]}`)
+	case "/apis/apiextensions.k8s.io/v1/customresourcedefinitions":
+		_, _ = io.WriteString(w, `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{},"items":[
+			{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":"gadgets.b.example"}}]}`)
 	case "/api/v1":
 		_, _ = io.WriteString(w, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"v1","resources":[
 			{"name":"pods","kind":"Pod","namespaced":true,"verbs":["list"]},{"name":"services","kind":"Service","namespaced":true,"verbs":["list"]}]}`)
+	case "/api/v1/namespaces":
+		_, _ = io.WriteString(w, `{"kind":"NamespaceList","apiVersion":"v1","metadata":{},"items":[{"metadata":{"name":"kube-system","uid":"k"}}]}`)
 	case "/api/v1/pods":
 		_, _ = io.WriteString(w, `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[
 			{"metadata":{"name":"a","namespace":"b","uid":"1"},"spec":{"containers":[{"name":"c","env":[{"name":"D","value":"hunter2"}]}]}}]}`)

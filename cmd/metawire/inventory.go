@@ -27,7 +27,8 @@ func newInventory() *cobra.Command {
 endpoint on a schedule. This makes one run from here, with the rights of the
 kubeconfig.
 
-With --dry-run nothing is sent and no endpoint or credential is needed. -o json
+With --dry-run nothing is sent; no endpoint, no clusterID and no credential is
+needed. -o json
 prints one JSON document, {"clusterID", "objects": [...], "report": {...}}: the
 objects, redacted as they would be sent, as they come; -o text prints the report
 alone. The types are those of --config, or else those that the chart collects
@@ -99,8 +100,11 @@ func (r *inventoryRun) configuration() (*config.Config, error) {
 	if r.file == "" && r.once {
 		return nil, errors.New("--once needs --config FILE: it says what to send, and where to")
 	}
-	if r.file != "" {
+	switch {
+	case r.once:
 		return config.LoadInventory(r.file, os.Getenv)
+	case r.file != "":
+		return config.LoadDryRun(r.file, os.Getenv)
 	}
 	known, err := charts.ResourceTypes()
 	if err != nil {

@@ -11,9 +11,13 @@ import (
 	"testing"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/metawire/metawire/collector/inventory"
 )
@@ -58,7 +62,7 @@ func TestTrigger(t *testing.T) {
 			}()
 			var stdout, stderr strings.Builder
 			tr := trigger{output: &choice{value: c.format}, timeout: 30 * time.Second, poll: 20 * time.Millisecond}
-			err = tr.run(t.Context(), state, &stdout, &stderr)
+			err = tr.run(t.Context(), state, nil, &stdout, &stderr)
 			if finding := errors.Is(err, errFinding); finding != (c.result != inventory.Complete) || err != nil && !finding {
 				t.Errorf("a %s run ends with %v", c.result, err)
 			}
@@ -83,8 +87,61 @@ func TestTriggerWithoutACollector(t *testing.T) {
 	state := newState(fake.NewClientset(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "metawire", Name: "inventory"}}), "metawire", "inventory", "report")
 	var stdout, stderr strings.Builder
 	tr := trigger{output: &choice{value: "text"}, timeout: 50 * time.Millisecond, poll: time.Millisecond}
-	if err := tr.run(t.Context(), state, &stdout, &stderr); err == nil || !strings.Contains(err.Error(), "no report within 50ms") {
+	if err := tr.run(t.Context(), state, nil, &stdout, &stderr); err == nil || !strings.Contains(err.Error(), "no report within 50ms") {
 		t.Errorf("ends with %v", err)
+	}
+}
+
+// TestTriggerAJob: a Job is made of the CronJob, and the run that its pod makes is
+// the answer; one that ends without a run is told at once.
+func TestTriggerAJob(t *testing.T) {
+	t.Parallel()
+	meta := metav1.ObjectMeta{Namespace: "metawire", Name: "inventory", UID: "c"}
+	cronJob := &batchv1.CronJob{ObjectMeta: meta}
+	cronJob.Spec.JobTemplate.Labels = map[string]string{"app.kubernetes.io/component": "inventory"}
+	cronJob.Spec.JobTemplate.Spec.Template.Spec.ServiceAccountName = "sender"
+	tr := trigger{output: &choice{value: "text"}, timeout: 30 * time.Second, poll: 20 * time.Millisecond}
+	for name, c := range map[string]struct {
+		runs bool
+		want string
+	}{"a run": {true, ""}, "none": {false, "Job metawire/inventory-"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			api := fake.NewClientset(&coordinationv1.Lease{ObjectMeta: meta})
+			state := newState(api, "metawire", "inventory", "report")
+			made := make(chan *batchv1.Job, 1)
+			api.PrependReactor("create", "jobs", func(a clienttesting.Action) (bool, runtime.Object, error) {
+				create, _ := a.(clienttesting.CreateAction)
+				job, ok := create.GetObject().(*batchv1.Job)
+				if ok && !c.runs {
+					job.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobFailed, Status: corev1.ConditionTrue}}
+				}
+				made <- job
+				return false, nil, nil // it is kept as it is now
+			})
+			ended := make(chan error, 1)
+			var stdout, stderr strings.Builder
+			go func() { ended <- tr.run(t.Context(), state, cronJob, &stdout, &stderr) }()
+			job := <-made
+			if o := metav1.GetControllerOf(job); o == nil || o.UID != "c" || job.Labels["app.kubernetes.io/component"] != "inventory" || job.Spec.Template.Spec.ServiceAccountName != "sender" {
+				t.Errorf("the Job is %+v", job)
+			}
+			if c.runs {
+				service := inventory.Service{State: *state, Log: slog.New(slog.DiscardHandler), Run: func(context.Context, func(inventory.Progress)) *inventory.Report {
+					return &inventory.Report{Run: "r", Result: inventory.Complete}
+				}}
+				if _, err := service.Once(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			err := <-ended
+			if (err == nil) != c.runs || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("it ends with %v", err)
+			}
+			if c.runs && !strings.Contains(stdout.String(), "complete: 0 objects") || !strings.Contains(stderr.String(), "waiting for Job metawire/inventory-") {
+				t.Errorf("it says %q, %q", stdout.String(), stderr.String())
+			}
+		})
 	}
 }
 

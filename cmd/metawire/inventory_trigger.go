@@ -9,11 +9,10 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/client-go/kubernetes"
-	"sigs.k8s.io/yaml"
 
 	"github.com/metawire/metawire/collector/inventory"
-	"github.com/metawire/metawire/internal/installation"
 )
 
 // trigger is the command's flags.
@@ -27,14 +26,15 @@ type trigger struct {
 func newInventoryTrigger() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "trigger",
-		Short: "Let the collector send the inventory now, and show what comes of it",
+		Short: "Send the inventory now, and show what comes of it",
 		Long: `Ask the collector that sends the inventory for a run now, follow it, and print its
-report. A run that goes on already is waited for, and the one that was asked for
-follows it.
+report. With inventory.mode CronJob a Job is made of the CronJob for that. A run
+that goes on already is waited for, and the one that was asked for follows it.
 
 This annotates the inventory's Lease and reads the ConfigMap of the report, which
 takes these permissions in Metawire's namespace: get and patch leases, list and get
-configmaps; and list services.
+configmaps; and list services. A CronJob takes these besides: list cronjobs, create
+and get jobs.
 
 Exit codes: 0 the run was complete, 2 it was not (the report says why), 1 error.`,
 		Example: `  metawire inventory trigger
@@ -52,53 +52,35 @@ Exit codes: 0 the run was complete, 2 it was not (the report says why), 1 error.
 		if err != nil {
 			return err
 		}
-		state, err := inventoryState(c.Context(), found)
+		sender, err := found.Sender(c.Context())
 		if err != nil {
 			return err
 		}
-		return t.run(c.Context(), state, c.OutOrStdout(), c.ErrOrStderr())
+		at := sender.State
+		return t.run(c.Context(), newState(found.Client(), at.Namespace, at.Lease, at.Report), sender.CronJob, c.OutOrStdout(), c.ErrOrStderr())
 	}
 	return c
-}
-
-// inventoryState finds out where the release keeps what it tells of its runs.
-func inventoryState(ctx context.Context, found *installation.Installation) (*inventory.State, error) {
-	file, err := found.Configuration(ctx, installation.Collector)
-	if err != nil {
-		return nil, err
-	}
-	var c struct {
-		Inventory struct {
-			Enabled bool `json:"enabled"`
-			State   struct {
-				Namespace string `json:"namespace"`
-				Lease     string `json:"lease"`
-				Report    string `json:"report"`
-			} `json:"state"`
-		} `json:"inventory"`
-	}
-	if err := yaml.Unmarshal(file, &c); err != nil {
-		return nil, fmt.Errorf("read the collector's configuration in namespace %q: %w", found.Namespace, err)
-	}
-	s := c.Inventory.State
-	if !c.Inventory.Enabled || s.Lease == "" {
-		return nil, fmt.Errorf("the collectors of release %s in namespace %q send no inventory: inventory.enabled is false, or inventory.mode is CronJob, whose run kubectl begins: kubectl -n %s create job inventory-now --from=cronjob/NAME",
-			found.Release, found.Namespace, found.Namespace)
-	}
-	return newState(found.Client(), s.Namespace, s.Lease, s.Report), nil
 }
 
 func newState(api kubernetes.Interface, namespace, lease, report string) *inventory.State {
 	return &inventory.State{API: api, Namespace: namespace, Lease: lease, Report: report}
 }
 
-// run asks for a run, follows it and prints its report.
-func (t *trigger) run(ctx context.Context, state *inventory.State, stdout, stderr io.Writer) error {
+// run asks for a run, follows it and prints its report. Without a CronJob a
+// collector makes it.
+func (t *trigger) run(ctx context.Context, state *inventory.State, from *batchv1.CronJob, stdout, stderr io.Writer) error {
 	id := uuid.NewString()
 	if err := state.Ask(ctx, id); err != nil {
 		return err
 	}
-	report, err := t.follow(ctx, state, id, stderr)
+	w := holder(state)
+	if from != nil {
+		var err error
+		if w, err = startJob(ctx, state, from, id); err != nil {
+			return err
+		}
+	}
+	report, err := t.follow(ctx, state, id, w, stderr)
 	if err != nil {
 		return err
 	}
@@ -106,22 +88,28 @@ func (t *trigger) run(ctx context.Context, state *inventory.State, stdout, stder
 }
 
 // follow waits until the run has been answered.
-func (t *trigger) follow(ctx context.Context, state *inventory.State, id string, stderr io.Writer) (*inventory.Report, error) {
+func (t *trigger) follow(ctx context.Context, state *inventory.State, id string, w worker, stderr io.Writer) (*inventory.Report, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, fmt.Errorf("no report within %s", t.timeout))
 	defer cancel()
 	line := newProgress(stderr)
 	defer line.end()
-	line.say("waiting for the collector that holds Lease " + state.Namespace + "/" + state.Lease)
+	line.say("waiting for " + w.name)
 	tick := time.NewTicker(t.poll)
 	defer tick.Stop()
 	for {
-		status, err := state.Status(ctx)
+		ended, err := w.ended(ctx) // first: what has ended has told
+		var status inventory.Status
+		if err == nil {
+			status, err = state.Status(ctx)
+		}
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
 			return nil, err
 		case status.Trigger == id && status.Report != nil:
 			return status.Report, nil
+		case ended:
+			return nil, fmt.Errorf("%s has ended without a report: %s", w.name, w.hint)
 		case status.Progress == nil || time.Since(status.Progress.Updated) > time.Minute: // left by one that was canceled
 		case status.Progress.Trigger != id:
 			line.say("another run goes on: " + progressOf(*status.Progress))
@@ -130,7 +118,7 @@ func (t *trigger) follow(ctx context.Context, state *inventory.State, id string,
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for the run: %w; is a collector ready, and what does it log? metawire check tells", context.Cause(ctx))
+			return nil, fmt.Errorf("wait for the run: %w; %s", context.Cause(ctx), w.hint)
 		case <-tick.C:
 		}
 	}

@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
-	"sigs.k8s.io/yaml"
 
 	"github.com/metawire/metawire/charts"
 	"github.com/metawire/metawire/collector/config"
@@ -42,13 +41,13 @@ func newInventoryTypes() *cobra.Command {
 		Use:   "types",
 		Short: "Say which resource types the inventory has, and which it misses, and why",
 		Long: `For each resource type: is it configured, does the API server serve it, and may
-the collector list it? And so, what does not arrive, and why.
+the sender list it? And so, what does not arrive, and why.
 
 The types are those of the release in the cluster, and the rights those of its
-collector; to ask for them takes the permission to impersonate it. Where no
-release has an inventory, or with --config, the types are those of the file, or
-else those that the chart collects unless its values say otherwise, and the rights
-those of the kubeconfig. --as asks for the rights of somebody else.
+collector, or of its CronJob; to ask for them takes the permission to impersonate
+it. Where no release has an inventory, or with --config, the types are those of the
+file, or else those that the chart collects unless its values say otherwise, and the
+rights those of the kubeconfig. --as asks for the rights of somebody else.
 
 Exit codes: 0 every configured type that is served arrives, 2 some do not, 1 error.`,
 		Example: `  metawire inventory types
@@ -112,7 +111,10 @@ func (r *inventoryRun) types(ctx context.Context) ([]typeRow, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client for %s: %w", api.Host, err)
 	}
-	types, err := inventory.Prospects(ctx, api, cfg.Inventory.Resources, cfg.Inventory.CustomResources)
+	types, err := inventory.Prospects(ctx, inventory.Options{
+		API: api, Types: cfg.Inventory.Resources,
+		CustomResources: cfg.Inventory.CustomResources, CustomResourceGroups: cfg.Inventory.CustomResourceGroups,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +122,7 @@ func (r *inventoryRun) types(ctx context.Context) ([]typeRow, error) {
 }
 
 // ofRelease takes the types of the release that is installed, if it has an
-// inventory, and asks as its collector.
+// inventory, and asks as whoever sends it.
 func (r *inventoryRun) ofRelease(ctx context.Context, cfg *config.Config) error {
 	found, _, err := r.cluster.find(ctx)
 	if errors.Is(err, installation.ErrNotFound) {
@@ -129,27 +131,17 @@ func (r *inventoryRun) ofRelease(ctx context.Context, cfg *config.Config) error 
 	if err != nil {
 		return err
 	}
-	file, err := found.Configuration(ctx, installation.Collector)
+	sender, err := found.Sender(ctx)
+	if errors.Is(err, installation.ErrNoInventory) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	// Of the configuration only what is needed: see package installation.
-	var c struct {
-		Inventory struct {
-			Enabled         bool     `json:"enabled"`
-			Resources       []string `json:"resources"`
-			CustomResources bool     `json:"customResources"`
-		} `json:"inventory"`
-	}
-	if err := yaml.Unmarshal(file, &c); err != nil {
-		return fmt.Errorf("read the collector's configuration in namespace %q: %w", found.Namespace, err)
-	}
-	if !c.Inventory.Enabled {
-		return nil
-	}
-	cfg.Inventory.Resources, cfg.Inventory.CustomResources = c.Inventory.Resources, c.Inventory.CustomResources
+	cfg.Inventory.Resources = sender.Resources
+	cfg.Inventory.CustomResources, cfg.Inventory.CustomResourceGroups = sender.CustomResources, sender.CustomResourceGroups
 	if r.as == "" {
-		r.as, err = found.Account(ctx, installation.Collector)
+		r.as, err = found.Account(ctx, sender)
 	}
 	return err
 }
@@ -175,7 +167,7 @@ func typeRows(ctx context.Context, api kubernetes.Interface, types []inventory.P
 		case !r.Configured:
 			r.Missed = "not configured: add it to the chart's addTypes"
 		case !r.Allowed:
-			r.Missed, r.lost = "forbidden: no role lets it be listed", !t.Custom
+			r.Missed, r.lost = "forbidden: no role lets it be listed", true
 		}
 	}
 	return rows, nil

@@ -5,9 +5,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/metawire/metawire/internal/version"
 )
 
 func main() {
@@ -18,4 +23,21 @@ func main() {
 		fmt.Fprintln(os.Stderr, "FAIL:", err)
 		os.Exit(1)
 	}
+}
+
+// run executes the command line until the probe has passed or failed; the log
+// of it goes to out, the reason of a failure is returned.
+func run(ctx context.Context, args []string, out io.Writer) error {
+	root := &cobra.Command{
+		Use:           "probe",
+		Short:         "Check from inside of the cluster that the collector does its work",
+		Version:       version.String(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(newStream(), newInventory()) //nolint:contextcheck // cobra hands it on
+	root.SetArgs(args)
+	root.SetOut(out)
+	root.SetErr(out)
+	return root.ExecuteContext(ctx)
 }

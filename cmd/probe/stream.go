@@ -17,23 +17,6 @@ import (
 	"github.com/metawire/metawire/internal/version"
 )
 
-// run executes the command line until the probe has passed or failed; the log
-// of it goes to out, the reason of a failure is returned.
-func run(ctx context.Context, args []string, out io.Writer) error {
-	root := &cobra.Command{
-		Use:           "probe",
-		Short:         "Check from inside of the cluster that the collector does its work",
-		Version:       version.String(),
-		SilenceErrors: true,
-		SilenceUsage:  true,
-	}
-	root.AddCommand(newStream()) //nolint:contextcheck // cobra hands it on
-	root.SetArgs(args)
-	root.SetOut(out)
-	root.SetErr(out)
-	return root.ExecuteContext(ctx)
-}
-
 func newStream() *cobra.Command {
 	var s stream
 	var timeout time.Duration

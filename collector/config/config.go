@@ -151,11 +151,21 @@ func Load(file string) (*Config, []byte, error) {
 
 // LoadInventory is Load for a single run of the inventory; see DecodeInventory.
 func LoadInventory(file string, getenv func(string) string) (*Config, error) {
+	return loadInventory(file, getenv, true)
+}
+
+// LoadDryRun is LoadInventory for a run that sends nothing: clusterID and
+// inventory.endpoint may be left out.
+func LoadDryRun(file string, getenv func(string) string) (*Config, error) {
+	return loadInventory(file, getenv, false)
+}
+
+func loadInventory(file string, getenv func(string) string, sends bool) (*Config, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	c, err := DecodeInventory(data, getenv)
+	c, err := decodeInventory(data, getenv, sends)
 	if err != nil {
 		return nil, fmt.Errorf("configuration file %s: %w", file, err)
 	}
@@ -181,6 +191,10 @@ func Decode(data []byte) (*Config, error) {
 // environment variables METAWIRE_CLUSTER_ID, METAWIRE_ACCESS_KEY and
 // METAWIRE_SECRET_KEY, which win.
 func DecodeInventory(data []byte, getenv func(string) string) (*Config, error) {
+	return decodeInventory(data, getenv, true)
+}
+
+func decodeInventory(data []byte, getenv func(string) string, sends bool) (*Config, error) {
 	c, err := decode(data)
 	if err != nil {
 		return nil, err
@@ -191,7 +205,7 @@ func DecodeInventory(data []byte, getenv func(string) string) (*Config, error) {
 	}
 	var p strict.Problems
 	c.validateFile(&p)
-	c.validateInventory(&p)
+	c.validateInventory(&p, sends)
 	if err := p.Err(); err != nil {
 		return nil, err
 	}

@@ -60,9 +60,10 @@ type Inventory struct {
 	Jitter strict.Duration `yaml:"jitter"`
 	// Resources are the types to ship, "resource.group" as kubectl writes it.
 	Resources []string `yaml:"resources"`
-	// CustomResources ships the objects of every CustomResourceDefinition too
-	// that may be listed.
-	CustomResources bool `yaml:"customResources"`
+	// CustomResources ships the objects of every CustomResourceDefinition of
+	// CustomResourceGroups too, of every group if that is empty.
+	CustomResources      bool     `yaml:"customResources"`
+	CustomResourceGroups []string `yaml:"customResourceGroups"`
 	// HelmReleases reports Helm releases, which are in Secrets: these must be in
 	// Resources.
 	HelmReleases bool `yaml:"helmReleases"`

@@ -63,6 +63,7 @@ timeZone: Europe/Berlin
 jitter: 0
 resources: [secrets]
 customResources: true
+customResourceGroups: [cert-manager.io, example.com]
 helmReleases: true
 changes: false
 completeEvery: 4
@@ -80,7 +81,7 @@ overrideUniqueClusterId: true`)))
 	}
 	want := Inventory{
 		Enabled: true, Endpoint: "http://inventory.example", Insecure: true, Contract: "runs", LoginEndpoint: "https://login.example",
-		Schedule: "@every 30m", TimeZone: "Europe/Berlin", Resources: []string{"secrets"}, CustomResources: true, HelmReleases: true,
+		Schedule: "@every 30m", TimeZone: "Europe/Berlin", Resources: []string{"secrets"}, CustomResources: true, CustomResourceGroups: []string{"cert-manager.io", "example.com"}, HelmReleases: true,
 		CompleteEvery: 4, PageBytes: 1 << 20, MaxObjectBytes: 2000000, Compression: "none",
 		Redaction:   Redaction{Mode: "on", Secret: certs.SecretRef{Namespace: "metawire", Name: "redaction"}},
 		Spool:       Spool{Directory: "/spool", MaxBytes: 16 << 20},
@@ -148,6 +149,8 @@ func TestInventoryRefuses(t *testing.T) {
 		"endpoint: x\ncompression: y":        "inventory.endpoint|inventory.compression",
 		"state: {}":                          "inventory.state.namespace|Lease",
 		"changes: true\nstate: {namespace: n, lease: l, report: r}": "inventory.state.index|inventory.changes",
+		"customResources: true\ncustomResourceGroups: ['*']":        "inventory.customResourceGroups|*|cert-manager.io",
+		"customResourceGroups: [example.com]":                       "inventory.customResourceGroups|example.com|inventory.customResources",
 	} {
 		_, err := Decode([]byte(shipping(lines)))
 		if err == nil {
@@ -187,6 +190,36 @@ func TestDecodeInventory(t *testing.T) {
 	}
 	if want := (Credentials{Mode: "accessKeys", AccessKey: "b", SecretKey: "c"}); got.ClusterID != "a" || got.Inventory.Credentials != want {
 		t.Errorf("got %q, %+v", got.ClusterID, got.Inventory.Credentials)
+	}
+}
+
+// TestDryRun: a run that sends nothing needs no name and no endpoint, but what is
+// there must be right.
+func TestDryRun(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "collector.yaml")
+	for keys, want := range map[string]string{
+		"inventory: {resources: [pods]}":                               "",
+		"clusterID: A, inventory: {resources: [pods]}":                 "clusterID: ",
+		"inventory: {resources: [pods], endpoint: ftp://x}":            "inventory.endpoint: ",
+		"inventory: {resources: [pods], endpoint: 'http://x.example'}": "inventory.insecure",
+		"inventory: {resources: []}":                                   "inventory.resources: ",
+	} {
+		if err := os.WriteFile(file, []byte("{apiVersion: metawire.dev/v1alpha1, kind: CollectorConfig, "+keys+"}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := LoadDryRun(file, func(string) string { return "" })
+		switch {
+		case want == "" && (err != nil || got.Inventory.Resources[0] != "pods"):
+			t.Errorf("%s: %v", keys, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: the error does not say %q: %v", keys, want, err)
+		}
+		_, err = LoadInventory(file, func(string) string { return "" })
+		for _, field := range []string{"clusterID: ", "inventory.endpoint: "} {
+			if err == nil || !strings.Contains(err.Error(), field) {
+				t.Errorf("%s: to send it is accepted without %s%v", keys, field, err)
+			}
+		}
 	}
 }
 

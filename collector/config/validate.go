@@ -30,7 +30,7 @@ func (c *Config) validate() error {
 		p.Add("report.namespaceSelector", err, "matchLabels and matchExpressions {key, operator, values} with an operator In, NotIn, Exists or DoesNotExist")
 	}
 	if c.Inventory.Enabled {
-		c.validateInventory(&p)
+		c.validateInventory(&p, true)
 		if c.Inventory.State.Namespace == "" { // a single run does without
 			p.Add("inventory.state.namespace", "", "the namespace of the Lease that says which replica sends")
 		}
@@ -43,9 +43,14 @@ func (c *Config) validateFile(p *strict.Problems) {
 	p.OneOf("kind", c.Kind, Kind)
 }
 
-func (c *Config) validateInventory(p *strict.Problems) {
-	if !clusterID.MatchString(c.ClusterID) {
+// validateInventory lets a run that sends nothing do without what only an
+// endpoint needs; what is there is checked anyway.
+func (c *Config) validateInventory(p *strict.Problems, sends bool) {
+	if (sends || c.ClusterID != "") && !clusterID.MatchString(c.ClusterID) {
 		p.Add("clusterID", c.ClusterID, "lower-case letters, digits, - and _, at least one: it is required when the inventory is enabled")
+	}
+	if i := c.Inventory; sends || i.Endpoint != "" {
+		checkURL(p, "inventory.endpoint", i.Endpoint, i.Insecure)
 	}
 	c.Inventory.validate(p)
 }

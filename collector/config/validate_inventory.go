@@ -15,11 +15,13 @@ import (
 
 var resourceType = regexp.MustCompile(`^[a-z]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 
-// validate adds to the problems what is wrong; a run by hand, which keeps no
-// state and may send nothing, passes the same checks.
+// customGroup is as a CustomResourceDefinition must name its own: with a dot.
+var customGroup = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$`)
+
+// validate adds to the problems what is wrong but for the endpoint; a run by hand,
+// which keeps no state, passes the same checks.
 func (i *Inventory) validate(p *strict.Problems) {
 	p.OneOf("inventory.contract", i.Contract, ContractObjects, ContractRuns)
-	checkURL(p, "inventory.endpoint", i.Endpoint, i.Insecure)
 	if _, err := cron.ParseStandard(i.Schedule); err != nil || strings.Contains(i.Schedule, "TZ=") {
 		p.Add("inventory.schedule", i.Schedule, `cron's five fields, such as "*/15 * * * *", or @hourly, @every 30m and the like; the time zone is inventory.timeZone`)
 	}
@@ -38,6 +40,7 @@ func (i *Inventory) validate(p *strict.Problems) {
 			p.Add("inventory.resources", r, "resource.group as kubectl writes it, such as pods or deployments.apps")
 		}
 	}
+	i.validateGroups(p)
 	if i.HelmReleases && !slices.Contains(i.Resources, "secrets") {
 		p.Add("inventory.helmReleases", true, "false unless inventory.resources has secrets, which Helm releases are in")
 	}
@@ -58,6 +61,17 @@ func (i *Inventory) validate(p *strict.Problems) {
 		checkURL(p, "inventory.loginEndpoint", i.LoginEndpoint, i.Insecure)
 	}
 	i.validateState(p)
+}
+
+func (i *Inventory) validateGroups(p *strict.Problems) {
+	if len(i.CustomResourceGroups) > 0 && !i.CustomResources {
+		p.Add("inventory.customResourceGroups", i.CustomResourceGroups, "empty unless inventory.customResources is true")
+	}
+	for _, g := range i.CustomResourceGroups {
+		if !customGroup.MatchString(g) {
+			p.Add("inventory.customResourceGroups", g, "an API group of CustomResourceDefinitions, such as cert-manager.io")
+		}
+	}
 }
 
 func (i *Inventory) validatePages(p *strict.Problems) {

@@ -28,9 +28,6 @@ type RunsOptions struct {
 	// Releases gives the Helm releases as JSON; it is called once a run, before
 	// any object is sent. Nil is none.
 	Releases func(context.Context) ([]json.RawMessage, error)
-	// ServerVersion is Kubernetes', for the service's own report; empty leaves it
-	// out.
-	ServerVersion string
 }
 
 // NewRuns is the contract of Firefly's service: a run is opened, told the types
@@ -291,7 +288,7 @@ func (c *runs) metadata(ctx context.Context, r *Report) error {
 		Collector  string    `json:"collectorVersion"`
 		Stats      stats     `json:"collectorStats"`
 		Server     string    `json:"serverVersion,omitempty"`
-	}{c.run.ID, r.Started.UTC(), ended.UTC(), "failure", r.Error, r.Version, stats{r.Sent, len(r.Types)}, c.o.ServerVersion}
+	}{c.run.ID, r.Started.UTC(), ended.UTC(), "failure", r.Error, r.Version, stats{r.Sent, len(r.Types)}, c.run.ServerVersion}
 	if r.Result == Complete {
 		in.Result = "success"
 	}

@@ -70,7 +70,9 @@ func TestRuns(t *testing.T) {
 			o := RunsOptions{Pages: smallPages, OverrideUniqueClusterID: true, Releases: func(context.Context) ([]json.RawMessage, error) {
 				return []json.RawMessage{[]byte(`{"name":"metawire"}`)}, nil
 			}}
-			report, err := sendRun(t.Context(), NewRuns(o, newTestSender(t, serve(t, r), so)), testRun(testRunID), objects, c.result)
+			sent := testRun(testRunID)
+			sent.ServerVersion = "v1.35.1"
+			report, err := sendRun(t.Context(), NewRuns(o, newTestSender(t, serve(t, r), so)), sent, objects, c.result)
 			if err != nil || report.Result != c.result {
 				t.Fatal(err, report.Result)
 			}
@@ -83,7 +85,8 @@ func TestRuns(t *testing.T) {
 				t.Errorf("headers: %v", seen.bad)
 			}
 			run := k.Runs[testRunID]
-			if run.Closed != (c.result == Complete) || (run.Result == "success") != run.Closed || run.Releases != 1 || k.Refused != 0 {
+			if run.Closed != (c.result == Complete) || (run.Result == "success") != run.Closed || run.Releases != 1 || k.Refused != 0 ||
+				run.Kubernetes != "v1.35.1" || run.Collector != "test" {
 				t.Errorf("%+v, %d refused", run, k.Refused)
 			}
 			if strings.Join(report.Notes, "") == "" != (c.note == "") || !strings.Contains(strings.Join(report.Notes, ""), c.note) {

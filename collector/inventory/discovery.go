@@ -21,9 +21,6 @@ type found struct {
 
 	outcome Outcome // OK: it can be listed
 	err     string
-	// custom types were not configured by name: that one may not be listed is
-	// told, and makes no run incomplete.
-	custom bool
 }
 
 // catalog is what the API server serves.
@@ -137,14 +134,15 @@ func unknownCustom(err error) found {
 	return f
 }
 
-// custom returns the types that CustomResourceDefinitions define, but for those
-// that are there already.
-func (c *catalog) custom(ctx context.Context, client metadata.Interface, there []found) ([]found, error) {
+// custom returns the types that CustomResourceDefinitions of the groups define, no
+// groups being all of them, but for those that are there already. Types of other
+// groups are not configured: others are their names.
+func (c *catalog) custom(ctx context.Context, client metadata.Interface, groups []string, there []found) (all []found, others []string, err error) {
 	definitions, err := client.Resource(schema.GroupVersionResource{
 		Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions",
 	}).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("list the CustomResourceDefinitions: %w", err)
+		return nil, nil, fmt.Errorf("list the CustomResourceDefinitions: %w", err)
 	}
 	names := map[string]bool{}
 	for _, d := range definitions.Items { // <plural>.<group>
@@ -153,12 +151,12 @@ func (c *catalog) custom(ctx context.Context, client metadata.Interface, there [
 	for _, f := range there {
 		delete(names, f.Name)
 	}
-	var all []found
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		for _, f := range c.resolve(name) {
-			f.custom = true
-			all = append(all, f)
+		if len(groups) > 0 && !slices.Contains(groups, schema.ParseGroupResource(name).Group) {
+			others = append(others, name)
+			continue
 		}
+		all = append(all, c.resolve(name)...)
 	}
-	return all, nil
+	return all, others, nil
 }

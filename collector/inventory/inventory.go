@@ -116,6 +116,8 @@ type Run struct {
 	Started    time.Time
 	Types      []Type // that will be listed
 	Changes    bool   // only what changed is sent
+	// ServerVersion is Kubernetes', as v1.35.0; empty if it is not known.
+	ServerVersion string
 }
 
 // Outcome is what came of a type.

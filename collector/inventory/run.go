@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,9 +37,10 @@ type Options struct {
 	// Types are the names to list: resource.group, a resource of the core group, or
 	// else that resource in every group.
 	Types []string
-	// CustomResources adds what CustomResourceDefinitions define. One of those that
-	// may not be listed is told, and makes no run incomplete.
-	CustomResources bool
+	// CustomResources adds what CustomResourceDefinitions of the groups define; no
+	// groups are all of them.
+	CustomResources      bool
+	CustomResourceGroups []string
 	// HelmReleases adds Helm's releases as objects of kind HelmRelease, from the
 	// Secrets that may be listed.
 	HelmReleases bool
@@ -152,6 +154,9 @@ func (r *run) make(ctx context.Context) error {
 	if this.ClusterUID, err = r.clusterUID(ctx); err != nil {
 		r.note("the cluster's own id is not known: %v", err)
 	}
+	if this.ServerVersion, err = r.serverVersion(ctx); err != nil {
+		r.note("the API server's version is not known: %v", err)
+	}
 	for _, f := range types {
 		if f.outcome == OK {
 			this.Types = append(this.Types, f.Type)
@@ -166,7 +171,7 @@ func (r *run) make(ctx context.Context) error {
 		r.tell()
 		tr := r.one(ctx, f)
 		r.report.Types = append(r.report.Types, tr)
-		if tr.Outcome != OK && tr.Outcome != Absent && (!f.custom || tr.Outcome != Forbidden) {
+		if tr.Outcome != OK && tr.Outcome != Absent {
 			complete = false
 		}
 	}
@@ -214,11 +219,14 @@ func (r *run) find(ctx context.Context) ([]found, error) {
 		types = append(types, found{Type: helmReleases(), outcome: OK})
 	}
 	if r.options.CustomResources {
-		custom, err := served.custom(ctx, r.metadata, types)
+		custom, others, err := served.custom(ctx, r.metadata, r.options.CustomResourceGroups, types)
 		if err != nil {
 			return append(types, unknownCustom(err)), nil
 		}
 		types = append(types, custom...)
+		if len(others) > 0 {
+			r.note("custom resources of groups that are not configured are not collected: %s", strings.Join(others, ", "))
+		}
 	}
 	if r.index != nil {
 		types = append(types, served.lost(r.index.Names(), types)...)
@@ -237,6 +245,14 @@ func (r *run) clusterUID(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("there is no namespace %s", metav1.NamespaceSystem)
 	}
 	return string(list.Items[0].UID), nil
+}
+
+func (r *run) serverVersion(ctx context.Context) (string, error) {
+	version, err := discovery.ToDiscoveryInterfaceWithContext(r.discovery).ServerVersionWithContext(ctx)
+	if err != nil {
+		return "", err
+	}
+	return version.GitVersion, nil
 }
 
 // one lists a type. Whatever goes wrong, the others go on.

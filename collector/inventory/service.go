@@ -1,7 +1,9 @@
 package inventory
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 
 	"k8s.io/utils/clock"
@@ -25,6 +27,30 @@ type Service struct {
 // Start blocks until ctx ends. A run that goes on when the Lease is lost is
 // canceled; what came of it is in the log only, since another replica sends now.
 func (s *Service) Start(ctx context.Context) error {
+	return s.lead(ctx, func(ctx context.Context, t *term) {
+		run := func(ctx context.Context, trigger string) { t.run(ctx, trigger) }
+		(&scheduler{schedule: s.Schedule, asked: t.asked, run: run, clock: s.clock}).start(ctx)
+	})
+}
+
+// Once makes one run, whatever the Schedule, as soon as this process holds the
+// Lease: no two go on at once. If somebody asks for a run, it is this one. It
+// blocks until the run has ended; the error is of what kept it from beginning.
+func (s *Service) Once(ctx context.Context) (report *Report, err error) {
+	ctx, done := context.WithCancel(ctx)
+	defer done()
+	err = s.lead(ctx, func(ctx context.Context, t *term) {
+		report = t.run(ctx, t.asked(ctx))
+		done()
+	})
+	if report == nil {
+		return nil, cmp.Or(err, errors.New("ended before the run began"))
+	}
+	return report, nil
+}
+
+// lead calls work while this process holds the Lease.
+func (s *Service) lead(ctx context.Context, work func(context.Context, *term)) error {
 	leader := s.Leader
 	leader.State, leader.Log = s.State, s.Log
 	return leader.Run(ctx, func(ctx context.Context) {
@@ -34,7 +60,7 @@ func (s *Service) Start(ctx context.Context) error {
 		} else {
 			t.answered = status.Trigger
 		}
-		(&scheduler{schedule: s.Schedule, asked: t.asked, run: t.run, clock: s.clock}).start(ctx)
+		work(ctx, t)
 	})
 }
 
@@ -58,7 +84,7 @@ func (t *term) asked(ctx context.Context) string {
 	return ""
 }
 
-func (t *term) run(ctx context.Context, trigger string) {
+func (t *term) run(ctx context.Context, trigger string) *Report {
 	report := t.Run(ctx, func(p Progress) {
 		p.Trigger = trigger
 		t.recorder.Progress(ctx, p)
@@ -68,9 +94,10 @@ func (t *term) run(ctx context.Context, trigger string) {
 	}
 	if ctx.Err() != nil {
 		t.Log.Warn("inventory run canceled", "report", report)
-		return
+		return report
 	}
 	if err := t.recorder.Done(ctx, trigger, report); err != nil {
 		t.Log.Warn("cannot tell everywhere what came of the run", "error", err)
 	}
+	return report
 }

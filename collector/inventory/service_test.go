@@ -242,3 +242,38 @@ func TestTrigger(t *testing.T) {
 		t.Errorf("the Events are %q", reasons)
 	}
 }
+
+// TestOnce: a run by hand answers whoever asks for one, once, and leaves the Lease
+// to the next.
+func TestOnce(t *testing.T) {
+	t.Parallel()
+	state := fakeState()
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: state.Lease}}
+	if _, err := state.API.CoordinationV1().Leases(state.Namespace).Create(t.Context(), lease, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := state.Ask(t.Context(), "asked"); err != nil {
+		t.Fatal(err)
+	}
+	for run, trigger := range []string{"asked", ""} {
+		id := string(rune('a' + run))
+		s := &Service{State: state, Log: slog.New(slog.DiscardHandler), Run: func(_ context.Context, progress func(Progress)) *Report {
+			progress(Progress{Run: id})
+			if status, err := state.Status(t.Context()); err != nil || status.Progress.Trigger != trigger {
+				t.Errorf("run %s answers %+v, %v", id, status.Progress, err)
+			}
+			return &Report{Run: id, Result: Complete}
+		}}
+		if report, err := s.Once(t.Context()); err != nil || report.Run != id {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		if status, err := state.Status(t.Context()); err != nil || status.Report.Run != id || status.Trigger != "asked" {
+			t.Errorf("after run %s the status is %+v, %v", id, status, err)
+		}
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if report, err := (&Service{State: state, Log: slog.New(slog.DiscardHandler)}).Once(canceled); report != nil || err == nil {
+		t.Errorf("without time: %+v, %v", report, err)
+	}
+}

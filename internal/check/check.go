@@ -18,7 +18,7 @@ type Outcome string
 const (
 	OK      Outcome = "ok"
 	Failed  Outcome = "failed"
-	Skipped Outcome = "skipped" // it needs something that another check has not found
+	Skipped Outcome = "skipped" // it needs something that was not found, or that the release is without
 )
 
 // Result is what a check found.
@@ -45,21 +45,25 @@ type Target struct {
 // check is one row of the table.
 type check struct {
 	group, name string
-	needs       bool // an installation that was found
+	// needs says whether the installation has what is checked; nil: it needs none.
+	needs func(*installation.Installation) bool
 	// run returns details, and a hint if the check failed.
 	run func(ctx context.Context, t *Target) (details []string, hint string)
 }
 
 // checks is the table, in the order in which they run.
 func checks() []check {
+	release := func(*installation.Installation) bool { return true }
+	collects := func(i *installation.Installation) bool { return i.Host != "" }
+	streams := func(i *installation.Installation) bool { return i.Port != 0 }
 	return []check{
-		{"Kubernetes", "the API server answers, and is of a version that is supported", false, apiServer},
-		{"Metawire", "one release is installed", false, installed},
-		{"Metawire", "the collectors are ready", true, collectors},
-		{"Metawire", "the webhooks are ready", true, webhooks},
-		{"Metawire", "the API server trusts the webhook's certificate", true, trusted},
-		{"Falco", "every Falco pod is wired, or left alone on purpose", true, falcoPods},
-		{"Inventory", "the last run was complete", true, inventoryRuns},
+		{"Kubernetes", "the API server answers, and is of a version that is supported", nil, apiServer},
+		{"Metawire", "one release is installed", nil, installed},
+		{"Metawire", "the collectors are ready", collects, collectors},
+		{"Metawire", "the webhooks are ready", streams, webhooks},
+		{"Metawire", "the API server trusts the webhook's certificate", streams, trusted},
+		{"Falco", "every Falco pod is wired, or left alone on purpose", streams, falcoPods},
+		{"Inventory", "the last run was complete", release, inventoryRuns},
 	}
 }
 
@@ -69,7 +73,7 @@ func Run(ctx context.Context, t *Target, tell func(Result)) bool {
 	good := true
 	for _, c := range checks() {
 		r := Result{Group: c.group, Check: c.name, Outcome: OK}
-		if c.needs && t.found == nil {
+		if c.needs != nil && (t.found == nil || !c.needs(t.found)) {
 			r.Outcome = Skipped
 		} else if r.Details, r.Hint = c.run(ctx, t); r.Hint != "" {
 			r.Outcome, good = Failed, false

@@ -18,5 +18,9 @@ func installed(ctx context.Context, t *Target) ([]string, string) {
 		return []string{err.Error()}, hint
 	}
 	t.found = found
-	return []string{fmt.Sprintf("release %s %s in namespace %s, stream at %s", found.Release, found.Version, found.Namespace, found.Addr())}, ""
+	stream := "without a stream"
+	if found.Port != 0 {
+		stream = "stream at " + found.Addr()
+	}
+	return []string{fmt.Sprintf("release %s %s in namespace %s, %s", found.Release, found.Version, found.Namespace, stream)}, ""
 }

@@ -2,11 +2,10 @@ package check
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/internal/lastrun"
 )
 
 // inventoryRuns looks at what the release tells of the last run of its inventory.
@@ -16,38 +15,18 @@ func inventoryRuns(ctx context.Context, t *Target) ([]string, string) {
 		return []string{err.Error()}, "this user must be able to list configmaps in namespace " + t.found.Namespace
 	}
 	for _, m := range list.Items {
-		text, ok := m.Data["report.json"]
+		text, ok := m.Data[lastrun.Key]
 		if !ok {
 			continue
 		}
-		// Of the report only what is needed: a command line of another version
-		// need not know the rest.
-		var r struct {
-			Result string    `json:"result"`
-			Ended  time.Time `json:"ended"`
-			Error  string    `json:"error"`
-			Types  []struct {
-				Name    string `json:"name"`
-				Outcome string `json:"outcome"`
-				Error   string `json:"error"`
-			} `json:"types"`
+		r, err := lastrun.Parse([]byte(text))
+		if err != nil {
+			return []string{fmt.Sprintf("ConfigMap %s/%s, %s: %v", m.Namespace, m.Name, lastrun.Key, err)}, "metawire inventory trigger makes a new report"
 		}
-		if err := json.Unmarshal([]byte(text), &r); err != nil {
-			return []string{fmt.Sprintf("ConfigMap %s/%s: %v", m.Namespace, m.Name, err)}, "metawire inventory trigger makes a new report"
+		if !r.Complete() {
+			return r.Lines(t.Now), "metawire inventory types says what is missed and why; metawire inventory trigger makes a run now"
 		}
-		details := []string{fmt.Sprintf("the last run ended %s ago: %s", t.Now.Sub(r.Ended).Round(time.Second), r.Result)}
-		if r.Error != "" {
-			details = append(details, r.Error)
-		}
-		for _, rt := range r.Types {
-			if rt.Outcome != "ok" && rt.Outcome != "absent" && len(details) < maxListed {
-				details = append(details, fmt.Sprintf("%s: %s: %s", rt.Name, rt.Outcome, rt.Error))
-			}
-		}
-		if r.Result != "complete" {
-			return details, "metawire inventory types says what is missed and why; metawire inventory trigger makes a run now"
-		}
-		return details, ""
+		return r.Lines(t.Now), ""
 	}
 	if len(list.Items) == 0 {
 		return []string{"no inventory is configured"}, ""

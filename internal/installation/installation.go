@@ -48,8 +48,9 @@ type Installation struct {
 	Namespace string
 	Release   string // as helm list writes it
 	Version   string // of the chart's programs
-	// Host and Port are the stream's within the cluster; TLS says whether it is
-	// encrypted.
+	// Host and Port are the stream's within the cluster, TLS says whether it is
+	// encrypted. Port is 0 if there is no stream, and Host is empty if there is no
+	// collector, but a CronJob of the inventory alone.
 	Host string
 	Port int
 	TLS  bool
@@ -75,22 +76,47 @@ func Find(ctx context.Context, config *rest.Config, namespace string) (*Installa
 	case err != nil:
 		return nil, fmt.Errorf("look for Metawire's Service %s: %w", where, err)
 	case len(services.Items) == 0:
-		return nil, fmt.Errorf("%w %s of %s: helm install metawire charts/metawire -n metawire --create-namespace", ErrNotFound, where, config.Host)
-	case len(services.Items) > 1:
-		var names []string
-		for _, s := range services.Items {
-			names = append(names, s.Namespace+"/"+s.Labels[instanceLabel])
+		if services.Items, err = withoutStream(ctx, api, namespace); err != nil {
+			return nil, fmt.Errorf("look for Metawire's ConfigMaps %s: %w", where, err)
 		}
-		return nil, fmt.Errorf("several releases of Metawire are installed: %s; choose one by its namespace: -n NAMESPACE", strings.Join(names, ", "))
 	}
-	return newInstallation(ctx, config, api, &services.Items[0])
+	switch len(services.Items) {
+	case 0:
+		return nil, fmt.Errorf("%w %s of %s: helm install metawire charts/metawire -n metawire --create-namespace", ErrNotFound, where, config.Host)
+	case 1:
+		return newInstallation(ctx, config, api, &services.Items[0])
+	}
+	var names []string
+	for _, s := range services.Items {
+		names = append(names, s.Namespace+"/"+s.Labels[instanceLabel])
+	}
+	return nil, fmt.Errorf("several releases of Metawire are installed: %s; choose one by its namespace: -n NAMESPACE", strings.Join(names, ", "))
+}
+
+// withoutStream finds releases that are a CronJob of the inventory and nothing
+// else: by its configuration, which stands for the Service that they have not.
+func withoutStream(ctx context.Context, api kubernetes.Interface, namespace string) (all []corev1.Service, err error) {
+	maps, err := api.CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{LabelSelector: partOf + "," + componentLabel + "=" + Inventory})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range maps.Items {
+		if _, ok := m.Data[configurationKey(Inventory)]; ok {
+			all = append(all, corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: m.Namespace, Labels: m.Labels}})
+		}
+	}
+	return all, nil
 }
 
 func newInstallation(ctx context.Context, config *rest.Config, api kubernetes.Interface, s *corev1.Service) (*Installation, error) {
 	i := &Installation{
 		Namespace: s.Namespace, Release: s.Labels[instanceLabel], Version: s.Labels[versionLabel],
-		Host: s.Name + "." + s.Namespace + ".svc", config: config, api: api,
+		config: config, api: api,
 	}
+	if s.Name == "" {
+		return i, nil
+	}
+	i.Host = s.Name + "." + s.Namespace + ".svc"
 	for _, p := range s.Spec.Ports {
 		if p.Name == "grpc" {
 			i.Port = int(p.Port)
@@ -153,32 +179,29 @@ func Ready(p *corev1.Pod) bool {
 	})
 }
 
+// errNoConfiguration says that a part is not configured.
+var errNoConfiguration = errors.New("there is no such ConfigMap")
+
 // Configuration returns the configuration file of a part.
 func (i *Installation) Configuration(ctx context.Context, component string) ([]byte, error) {
+	key := configurationKey(component)
 	list, err := i.api.CoreV1().ConfigMaps(i.Namespace).List(ctx, i.Only(component))
 	if err != nil {
 		return nil, fmt.Errorf("list the %s's ConfigMap in namespace %q: %w", component, i.Namespace, err)
 	}
 	for _, m := range list.Items {
-		if file, ok := m.Data[component+".yaml"]; ok {
+		if file, ok := m.Data[key]; ok {
 			return []byte(file), nil
 		}
 	}
-	return nil, fmt.Errorf("there is no ConfigMap with %s.yaml in namespace %q", component, i.Namespace)
+	return nil, fmt.Errorf("look for the %s's %s in namespace %q: %w", component, key, i.Namespace, errNoConfiguration)
 }
 
-// Account returns the user name of a part's ServiceAccount.
-func (i *Installation) Account(ctx context.Context, component string) (string, error) {
-	list, err := i.api.AppsV1().Deployments(i.Namespace).List(ctx, i.Only(component))
-	if err != nil {
-		return "", fmt.Errorf("list the %s's Deployment in namespace %q: %w", component, i.Namespace, err)
+func configurationKey(component string) string {
+	if component == Inventory { // its pods are collectors
+		component = Collector
 	}
-	for _, d := range list.Items {
-		if name := d.Spec.Template.Spec.ServiceAccountName; name != "" {
-			return "system:serviceaccount:" + i.Namespace + ":" + name, nil
-		}
-	}
-	return "", fmt.Errorf("there is no Deployment of the %s in namespace %q", component, i.Namespace)
+	return component + ".yaml"
 }
 
 // CABundles returns what the API server verifies each webhook of the release

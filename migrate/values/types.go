@@ -43,13 +43,30 @@ func (t *translator) types() {
 		}
 	}
 	t.setList("addTypes", add)
-	t.setList("removeTypes", remove)
+	t.setList("removeTypes", t.removable(remove, everything))
 	if want[secrets] {
 		t.set("inventory.helmReleases", true)
 	} else {
 		t.tell("The predecessor reported Helm releases, for which its role read all Secrets. Metawire does so only when it may: --set addTypes={...,secrets} --set inventory.helmReleases=true.")
 	}
 	t.custom(everything)
+}
+
+// removable leaves out what the chart would not take beside the groups of custom
+// resources: the types of those groups, and the type that they are found by. The
+// predecessor collected them whatever its removeTypes said.
+func (t *translator) removable(remove []string, everything bool) []string {
+	if !everything || len(t.CustomGroups) == 0 {
+		return remove
+	}
+	return slices.DeleteFunc(remove, func(name string) bool {
+		_, group, _ := strings.Cut(name, ".")
+		kept := slices.Contains(t.CustomGroups, group) || name == "customresourcedefinitions.apiextensions.k8s.io"
+		if kept {
+			t.tell("Type %s is collected although it was taken out: the predecessor collected all custom resources whatever it was told. To take it out, take its group out of inventory.customResourceGroups.", name)
+		}
+		return kept
+	})
 }
 
 func (t *translator) setList(key string, all []string) {

@@ -363,6 +363,14 @@ func TestCustomResources(t *testing.T) {
 	if diff := cmp.Diff([]any{"a.example.org", "b.example.org"}, get(got.Values, "inventory.customResourceGroups")); diff != "" || get(got.Values, "inventory.customResources") != true {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	accepted(t, ourChart(t), got.Values)
+	r = releaseOf(t, values.Firefly, `{removeTypes: [rollouts, customresourcedefinitions, pods]}`)
+	r.CustomGroups = []string{"argoproj.io"}
+	removing := translate(t, r)
+	if diff := cmp.Diff([]any{"pods"}, get(removing.Values, "removeTypes")); diff != "" {
+		t.Errorf("what the predecessor collected all the same (-want +got):\n%s", diff)
+	}
+	accepted(t, ourChart(t), removing.Values)
 	if !slices.ContainsFunc(got.Hand, func(s string) bool { return strings.Contains(s, "contents of all Secrets") }) {
 		t.Errorf("what the old role could read is not said: %q", got.Hand)
 	}

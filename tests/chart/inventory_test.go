@@ -1,10 +1,12 @@
 package chart_test
 
 import (
+	"path"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -22,7 +24,9 @@ var inventorySets = map[string]string{
 	"a CronJob": shipping(`
 		mode: CronJob, schedule: "@daily", contract: runs, overrideUniqueClusterId: true, credentials: {mode: bearer, existingSecret: mine}, redaction: none,
 		proxy: {url: "http://proxy.example:3128"}, serviceAccount: {name: sender, annotations: {a: "1"}}, resources: {requests: {cpu: 1}}`, `
-		collector: {podAnnotations: {a: b}, podLabels: {team: a}, priorityClassName: system-cluster-critical, tolerations: [{operator: Exists}]}`),
+		collector: {podAnnotations: {a: b}, podLabels: {team: a}, priorityClassName: system-cluster-critical, tolerations: [{operator: Exists}],
+			nodeSelector: {disk: ssd}, affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [
+				{weight: 1, podAffinityTerm: {topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: busy}}}}]}}}`),
 	"a CronJob alone": shipping("mode: CronJob, schedule: 0 * * * *, caSecret: ca", "stream: {enabled: false}, networkPolicy: {enabled: true}"),
 }
 
@@ -69,9 +73,62 @@ func TestCronJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range d.Spec.Template.Spec.Volumes {
+	placed := d.Spec.Template.Spec
+	if placed.PriorityClassName == "" || placed.Tolerations == nil || placed.NodeSelector == nil || placed.Affinity == nil {
+		t.Errorf("the values place the collectors nowhere: %+v", placed)
+	}
+	for what, differs := range map[string]string{
+		"priorityClassName": cmp.Diff(placed.PriorityClassName, pod.PriorityClassName),
+		"tolerations":       cmp.Diff(placed.Tolerations, pod.Tolerations),
+		"nodeSelector":      cmp.Diff(placed.NodeSelector, pod.NodeSelector),
+		"affinity":          cmp.Diff(placed.Affinity, pod.Affinity),
+	} {
+		if differs != "" {
+			t.Errorf("%s: its pods are not placed as the collectors (-collector +CronJob):\n%s", what, differs)
+		}
+	}
+	for _, v := range placed.Volumes {
 		if strings.HasPrefix(v.Name, "inventory-") {
 			t.Errorf("the collectors, which send nothing, have volume %s", v.Name)
+		}
+	}
+}
+
+// TestLongNames: those of CronJobs end at 52 characters.
+func TestLongNames(t *testing.T) {
+	_, objs := mustRender(t, loadChart(t), shipping("mode: CronJob, schedule: '@daily'", "fullnameOverride: "+strings.Repeat("long-name-", 6)+"x"))
+	name := strings.Repeat("long-name-", 4) + "lo-inventory"
+	if _, err := find[batchv1.CronJob](objs, "CronJob", name); err != nil || len(name) != 52 {
+		t.Errorf("%d characters: %v", len(name), err)
+	}
+}
+
+// TestReportIsTested: the pod of helm test reads the report of whoever sends, with
+// no rights of its own, after that of the stream and on the nodes of the collectors.
+func TestReportIsTested(t *testing.T) {
+	for _, set := range []string{"inventory alone", "a CronJob"} {
+		_, objs := mustRender(t, loadChart(t), inventorySets[set])
+		pod, err := find[corev1.Pod](objs, "Pod", "metawire-test-inventory")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := find[corev1.ConfigMap](objs, "ConfigMap", pod.Spec.Volumes[0].ConfigMap.Name); err != nil || !*pod.Spec.Volumes[0].ConfigMap.Optional {
+			t.Errorf("%s: the report is not what is mounted: %v", set, err)
+		}
+		if s := pod.Spec; s.ServiceAccountName != "" || *s.AutomountServiceAccountToken || len(s.Volumes) != 1 {
+			t.Errorf("%s: it has rights: %+v", set, s)
+		}
+		if args := pod.Spec.Containers[0].Args; args[0] != "inventory" || path.Dir(args[2]) != pod.Spec.Containers[0].VolumeMounts[0].MountPath {
+			t.Errorf("%s: args are %q", set, args)
+		}
+		if before, err := find[corev1.Pod](objs, "Pod", "metawire-test-stream"); err == nil {
+			const weight = "helm.sh/hook-weight"
+			if before.Annotations[weight] >= pod.Annotations[weight] {
+				t.Errorf("the tests come in the order of %q and %q", before.Annotations[weight], pod.Annotations[weight])
+			}
+			if pod.Spec.Tolerations == nil || pod.Spec.NodeSelector == nil {
+				t.Errorf("it is not placed: %+v", pod.Spec)
+			}
 		}
 	}
 }

@@ -48,9 +48,9 @@ func TestNotes(t *testing.T) {
 			"no stream", "inventory alone",
 			[]string{
 				"The inventory collects 43 resource types. One of\nthe collectors sends it to\n  https://inventory.example/ingest\n",
-				"kubectl get configmap -n metawire metawire-inventory-report", "metawire inventory trigger",
+				"metawire inventory trigger -n metawire\n", "helm test -n " + namespace + " " + release + " --logs\n",
 			},
-			[]string{"PLAINTEXT", "OPEN", "SENT", "helm test", "NOTE:"},
+			[]string{"PLAINTEXT", "OPEN", "SENT", "subscribe", "NOTE:"},
 		},
 		{
 			"custom resources", "everything shipped",
@@ -61,9 +61,9 @@ func TestNotes(t *testing.T) {
 			"a CronJob", "a CronJob",
 			[]string{
 				"2 collectors", "43 resource types. It is sent by\ncronjob/metawire-inventory, with ServiceAccount sender, to\n",
-				"kubectl create job -n metawire --from=cronjob/metawire-inventory", "SENT as they are (inventory.redaction: none)",
+				"metawire inventory trigger -n metawire\n", "SENT as they are (inventory.redaction: none)",
 			},
-			[]string{"inventory trigger", "NOTE:"},
+			[]string{"NOTE:"},
 		},
 		{"a CronJob alone", "a CronJob alone", []string{"Metawire 0.1.0: cronjob/metawire-inventory in namespace metawire."}, []string{"collectors", "deployment/"}},
 	} {

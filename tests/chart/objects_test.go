@@ -146,12 +146,13 @@ func TestObjects(t *testing.T) {
 		"inventory alone": objectNames("metawire", `
 			ClusterRole/-collector ClusterRole/-inventory ClusterRoleBinding/-collector ClusterRoleBinding/-inventory
 			ConfigMap/-collector ConfigMap/-inventory-report Deployment/-collector Lease/-inventory
-			PodDisruptionBudget/-collector Role/-inventory RoleBinding/-inventory Secret/-inventory-redaction
+			Pod/-test-inventory PodDisruptionBudget/-collector Role/-inventory RoleBinding/-inventory Secret/-inventory-redaction
 			Service/-collector ServiceAccount/-collector`),
 		"a CronJob alone": objectNames("metawire", `
 			ClusterRole/-inventory ClusterRole/-inventory-types ClusterRoleBinding/-inventory ClusterRoleBinding/-inventory-types
 			ConfigMap/-inventory ConfigMap/-inventory-report CronJob/-inventory Lease/-inventory
-			NetworkPolicy/-egress Role/-inventory RoleBinding/-inventory Secret/-inventory-redaction ServiceAccount/-inventory`),
+			NetworkPolicy/-egress Pod/-test-inventory Role/-inventory RoleBinding/-inventory
+			Secret/-inventory-redaction ServiceAccount/-inventory`),
 	}
 	for name, r := range renderAll(t) {
 		var got []string
@@ -271,7 +272,7 @@ func TestPorts(t *testing.T) {
 // TestNobodyIsHeldBack: where the namespace denies egress, every pod of the
 // release gets out.
 func TestNobodyIsHeldBack(t *testing.T) {
-	_, objs := mustRender(t, loadChart(t), "networkPolicy: {enabled: true}")
+	_, objs := mustRender(t, loadChart(t), shipping("", "networkPolicy: {enabled: true}"))
 	policy, err := find[networkingv1.NetworkPolicy](objs, "NetworkPolicy", "metawire-egress")
 	if err != nil {
 		t.Fatal(err)
@@ -304,8 +305,8 @@ func TestNobodyIsHeldBack(t *testing.T) {
 			t.Errorf("%q does not select the pods of %s %s", selector, o.GetKind(), o.GetName())
 		}
 	}
-	if pods != 3 {
-		t.Errorf("%d kinds of pods, want the collector's, the webhook's and the test's", pods)
+	if pods != 4 {
+		t.Errorf("%d kinds of pods, want the collector's, the webhook's and those of two tests", pods)
 	}
 }
 

@@ -41,6 +41,10 @@ func TestRefusedInventory(t *testing.T) {
 			"removeTypes: widgets.example.com cannot be taken out of inventory.customResourceGroups: example.com",
 		},
 		{
+			"definitions", shipping("customResources: true, customResourceGroups: [example.com]", "removeTypes: [customresourcedefinitions]"),
+			"removeTypes: customresourcedefinitions cannot be taken out with inventory.customResources",
+		},
+		{
 			"a known type out of a group", shipping("customResources: true, customResourceGroups: [argoproj.io]", "removeTypes: [rollouts]"),
 			"removeTypes: rollouts cannot be taken out of inventory.customResourceGroups: argoproj.io",
 		},

@@ -15,7 +15,7 @@ func TestRefused(t *testing.T) {
 	for _, tc := range []struct{ name, values, want string }{
 		{"unknown key", "streams: {}", "streams"},
 		{"unknown nested key", "stream: {prot: 1}", "prot"},
-		{"unknown key of a later version", "monitoring: {serviceMonitor: {enabled: true}}", "monitoring"},
+		{"unknown key of a later version", "autoscaling: {enabled: true}", "autoscaling"},
 		{"unknown collector key", "collector: {replica: 3}", "replica"},
 		{"unknown image key", "image: {registry: example.com}", "registry"},
 		{"key set to null", "stream: {port: null}", "port"},

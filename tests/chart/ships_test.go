@@ -98,6 +98,9 @@ func (s ships) wantConfig(inventory map[typeKey]bool) map[string]any {
 		"enabled": true, "endpoint": "https://inventory.example/ingest", "contract": s.contract, "changes": s.changes,
 		"resources": resources, "customResources": len(s.groups) > 0,
 	}
+	if len(s.groups) > 0 {
+		want["customResourceGroups"] = s.groups
+	}
 	redaction := map[string]any{"mode": "none"}
 	if s.redaction != "none" {
 		redaction = map[string]any{"mode": "on", "secret": map[string]any{"namespace": namespace, "name": "metawire-inventory-redaction"}}
@@ -138,18 +141,18 @@ func wantSenderGrants(s settings) grants {
 	if s.ships.cronJob {
 		to = " -> metawire/metawire-inventory"
 	}
-	maps := []string{"metawire-inventory-report"}
-	if s.ships.changes {
-		for i := range 32 {
-			maps = append(maps, fmt.Sprintf("metawire-inventory-index-%d", i))
-		}
-	}
 	own := []string{
-		"coordination.k8s.io/leases metawire-inventory get,update,patch",
-		"/configmaps " + strings.Join(maps, ",") + " get,update,patch,delete",
-		"/configmaps,events create",
-		"coordination.k8s.io/leases create",
+		"coordination.k8s.io/leases metawire-inventory get,update",
+		"/configmaps metawire-inventory-report get,patch",
 	}
+	if s.ships.changes {
+		var index []string
+		for i := range 32 {
+			index = append(index, fmt.Sprintf("metawire-inventory-index-%d", i))
+		}
+		own = append(own, "/configmaps "+strings.Join(index, ",")+" get,patch,delete")
+	}
+	own = append(own, "/configmaps,events create", "coordination.k8s.io/leases create")
 	if s.ships.redaction != "none" {
 		own = append(own, "/secrets metawire-inventory-redaction get,update")
 	}

@@ -58,6 +58,9 @@ func collected(types []charts.ResourceType, s settings) (map[typeKey]bool, error
 		if g := s.ships.groups; len(g) > 0 && (gone.group == "*" || slices.Contains(g, gone.group)) {
 			return nil, fmt.Errorf("%s is part of %v", entry, g)
 		}
+		if len(s.ships.groups) > 0 && gone == (typeKey{"apiextensions.k8s.io", "customresourcedefinitions"}) {
+			return nil, fmt.Errorf("%s says what is in %v", entry, s.ships.groups)
+		}
 		if gone.group != "*" && set[typeKey{"*", gone.resource}] {
 			return nil, fmt.Errorf("%s is part of %s", entry, gone.resource)
 		}

@@ -49,19 +49,9 @@ func (d *demo) helm(ctx context.Context, s *site, image release.Image, policy st
 		}
 		current = nil
 	}
-	values, set := map[string]any{}, ""
-	if image.Repository != "" {
-		values["image"] = image.Values(policy)
-		set = fmt.Sprintf(" \\\n      --set image.repository=%s,image.tag=%s,image.pullPolicy=%s", image.Repository, image.Tag, policy)
-	}
-	if policy == "Never" { // our own cluster reaches no registry
-		values["webhook"] = map[string]any{"plugin": map[string]any{"source": "preinstalled", "path": falcoimage.LibraryPath}}
-		set += " \\\n      --set webhook.plugin.source=preinstalled,webhook.plugin.path=" + falcoimage.LibraryPath
-	}
-	if id := image.ID[:min(len(image.ID), 12)]; id != "" {
-		// Another image under the same tag must make other pods.
-		values["collector"] = map[string]any{"podAnnotations": map[string]any{"image": id}}
-		set += " \\\n      --set-string collector.podAnnotations.image=" + id
+	values, set, err := d.values(ctx, s, image, policy)
+	if err != nil {
+		return err
 	}
 	command := "install " + releaseName + " charts/metawire -n " + namespace + " --create-namespace --wait"
 	if current != nil {
@@ -82,6 +72,35 @@ func (d *demo) helm(ctx context.Context, s *site, image release.Image, policy st
 		return errors.Join(err, d.explain(ctx, s, namespace))
 	}
 	return nil
+}
+
+// values are the release's, and the flags that say the same.
+func (d *demo) values(ctx context.Context, s *site, image release.Image, policy string) (values map[string]any, set string, err error) {
+	values = map[string]any{}
+	add := func(flag string, settings ...string) { set += " \\\n      " + flag + " " + strings.Join(settings, ",") }
+	if image.Repository != "" {
+		values["image"] = image.Values(policy)
+		add("--set", "image.repository="+image.Repository, "image.tag="+image.Tag, "image.pullPolicy="+policy)
+	}
+	if policy == "Never" { // our own cluster: it reaches no registry, and we are an endpoint that it reaches
+		values["webhook"] = map[string]any{"plugin": map[string]any{"source": "preinstalled", "path": falcoimage.LibraryPath}}
+		add("--set", "webhook.plugin.source=preinstalled", "webhook.plugin.path="+falcoimage.LibraryPath)
+		address, err := inventoryAddress(ctx, s)
+		if err != nil {
+			return nil, "", err
+		}
+		const schedule = "@yearly" // else at any time, when there is no endpoint
+		endpoint := "http://" + address + "/ingest"
+		values["clusterID"] = clusterID
+		values["inventory"] = map[string]any{"enabled": true, "endpoint": endpoint, "insecure": true, "schedule": schedule}
+		add("--set", "clusterID="+clusterID, "inventory.enabled=true", "inventory.endpoint="+endpoint, "inventory.insecure=true", "inventory.schedule="+schedule)
+	}
+	if id := image.ID[:min(len(image.ID), 12)]; id != "" {
+		// Another image under the same tag must make other pods.
+		values["collector"] = map[string]any{"podAnnotations": map[string]any{"image": id}}
+		add("--set-string", "collector.podAnnotations.image="+id)
+	}
+	return values, set, nil
 }
 
 // ensureNamespace creates a namespace with the demo's label. One that is there

@@ -1,6 +1,6 @@
 // Command demo shows the project's main job on a real cluster, from nothing:
 // the collector is installed, a subscriber gets its node's metadata, and then
-// changes. It is behind make demo and make demo-down, and runs in the root of
+// changes; an endpoint gets the inventory. It is behind make demo and make demo-down, and runs in the root of
 // the repository. Every figure that it prints was measured in that run.
 package main
 
@@ -117,6 +117,8 @@ type place interface {
 	install(ctx context.Context, s *site) (subscriber.Target, error)
 	// falco shows how Falco is wired, where that is possible.
 	falco(ctx context.Context, s *site) error
+	// inventory shows one run of the inventory, where that is possible.
+	inventory(ctx context.Context, s *site) error
 	// next says what to try afterwards.
 	next(s *site, t subscriber.Target) []string
 	// down removes what the demo has made.

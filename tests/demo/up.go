@@ -87,6 +87,9 @@ func (d *demo) up(ctx context.Context, p place) (err error) {
 	if err := p.falco(playing, s); err != nil {
 		return err
 	}
+	if err := p.inventory(playing, s); err != nil {
+		return err
+	}
 	d.screen.title(fmt.Sprintf("From the start to a node's metadata it took %.1f s.", live.Seconds()))
 	for _, line := range p.next(s, target) {
 		d.screen.line(line)

@@ -239,13 +239,20 @@ func (w *world) permissions(t *testing.T, account string) (got []string) {
 	return got
 }
 
-func testHelmTest(t *testing.T, w *world) {
+func testHelmTest(t *testing.T, w *world) { w.helmTestSays(t) }
+
+// helmTestSays: the release's tests pass, and their log says what arrived, and
+// this.
+func (w *world) helmTestSays(t *testing.T, wants ...string) {
+	t.Helper()
 	var log bytes.Buffer
 	if err := w.helm.Test(&log, started); err != nil {
 		t.Errorf("%v\n%s", err, log.String())
 	}
-	if !strings.Contains(log.String(), "PASS: received") {
-		t.Errorf("the log does not say what arrived:\n%s", log.String())
+	for _, want := range append(wants, "PASS: received") {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, log.String())
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package integration_test
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -84,6 +85,13 @@ func TestInventoryDryRun(t *testing.T) {
 	}
 	if text, _ := run("--dry-run"); !strings.Contains(string(text), "configmaps ") || !strings.Contains(string(text), "complete: ") {
 		t.Errorf("the text is\n%s", text)
+	}
+	file := filepath.Join(t.TempDir(), "types.yaml") // of what is sent, and nothing else
+	if err := os.WriteFile(file, []byte("{apiVersion: metawire.dev/v1alpha1, kind: CollectorConfig, inventory: {resources: [configmaps]}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := run("--dry-run", "--config", file); !strings.Contains(string(text), "configmaps ") || strings.Contains(string(text), "pods ") {
+		t.Errorf("of the file the text is\n%s", text)
 	}
 }
 

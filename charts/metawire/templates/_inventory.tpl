@@ -1,7 +1,8 @@
 {{- /* What the inventory's pods need, be they the collectors or a CronJob's. */}}
 
+{{- /* A CronJob's name has 52 characters at most. */}}
 {{- define "metawire.inventory.name" -}}
-{{- include "metawire.fullname" . }}-inventory
+{{- include "metawire.fullname" . | trunc 42 | trimSuffix "-" }}-inventory
 {{- end }}
 
 {{- /* Deployment or CronJob; nothing if there is no inventory. */}}
@@ -53,6 +54,10 @@ contract: {{ .contract }}
 resources:
   {{- (include "metawire.types" $ | fromJson).inventory | toYaml | nindent 2 }}
 customResources: {{ .customResources }}
+{{- with .customResourceGroups }}
+customResourceGroups:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 helmReleases: {{ .helmReleases }}
 changes: {{ .changes }}
 redaction:

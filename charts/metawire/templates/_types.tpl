@@ -59,6 +59,9 @@ for that resource in every group.
 {{- $groups := and .Values.inventory.enabled .Values.inventory.customResources | ternary .Values.inventory.customResourceGroups list | default list -}}
 {{- range $entry := .Values.inventory.enabled | ternary .Values.removeTypes list -}}
   {{- $name := get $nameOf $entry | default $entry -}}
+  {{- if and $groups (eq $name "customresourcedefinitions.apiextensions.k8s.io") -}}
+    {{- fail (printf "removeTypes: %s cannot be taken out with inventory.customResources, which finds by them what there is to collect; leave them, or write the types that you want in addTypes instead" $entry) -}}
+  {{- end -}}
   {{- $of := regexReplaceAll "^[^.]*[.]?" $name "" -}}
   {{- range $group := $groups -}}
     {{- if or (eq $of $group) (not (or $of (hasKey $nameOf $name))) -}}

@@ -81,9 +81,10 @@ type RunState struct {
 	Pages    int // that arrived
 	Last     int // the number of the last, 0 while it is not known
 	Releases int
-	Closed   bool   // by PATCH, or with the contract objects because all pages are there
-	Result   string // success or failure, from the metadata
-	Error    string
+	Closed   bool // by PATCH, or with the contract objects because all pages are there
+	// From the metadata: success or failure, and whose version.
+	Result, Error         string
+	Collector, Kubernetes string
 }
 
 // New returns a receiver that has nothing yet.

@@ -234,6 +234,7 @@ func (r *Receiver) metadata(q *http.Request) (answer, error) {
 			return refuse(http.StatusConflict, "the run has its metadata already")
 		}
 		s.done, s.Result, s.Error = true, in.Result, in.Error
+		s.Collector, s.Kubernetes = in.Collector, in.Server
 		return nil
 	}))
 }

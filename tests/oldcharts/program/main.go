@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -71,13 +72,15 @@ func send(ctx context.Context) error {
 	}
 	run := fmt.Sprintf("%024x", time.Now().UnixNano())
 	base := at("endpoint") + "/integrations/k8s/" + os.Getenv("CLUSTER_ID") + "/fetching"
-	if _, err := call(ctx, http.MethodGet, base+"?getIntegrationId=true&clusterUniqueId=old&fetchingId="+run, token.Value, nil); err != nil {
+	opened, err := call(ctx, http.MethodGet, base+"?getIntegrationId=true&clusterUniqueId=old&fetchingId="+run, token.Value, nil)
+	if err != nil {
 		return err
 	}
+	integration, _, _ := strings.Cut(strings.Trim(string(opened), "\" \n"), ",")
 	if d, err := time.ParseDuration(setting("stand-in.duration")); err == nil {
 		<-time.After(d)
 	}
-	_, err = call(ctx, http.MethodPatch, base, token.Value, map[string]string{"fetchingId": run, "clusterId": os.Getenv("CLUSTER_ID")})
+	_, err = call(ctx, http.MethodPatch, base+"?integrationId="+integration, token.Value, map[string]string{"fetchingId": run, "clusterId": os.Getenv("CLUSTER_ID")})
 	return err
 }
 
@@ -114,7 +117,7 @@ func call(ctx context.Context, method, url, token string, body any) ([]byte, err
 	defer answer.Body.Close()
 	said, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
 	if err != nil || answer.StatusCode >= http.StatusMultipleChoices {
-		return nil, fmt.Errorf("%s %s: %s: %s: %w", method, url, answer.Status, said, err)
+		return nil, errors.Join(fmt.Errorf("%s %s: %s: %s", method, url, answer.Status, said), err)
 	}
 	return said, nil
 }

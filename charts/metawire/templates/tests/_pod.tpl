@@ -1,0 +1,42 @@
+{{- /* What the pods of helm test share. */}}
+
+{{- /* Arguments: root context, what is tested, when: lower ones first, and none
+after one that fails. */}}
+{{- define "metawire.test.metadata" -}}
+{{- $root := index . 0 -}}
+name: {{ include "metawire.fullname" $root }}-test-{{ index . 1 }}
+namespace: {{ $root.Release.Namespace | quote }}
+labels:
+  {{- include "metawire.labels" (list $root "test") | nindent 2 }}
+  metawire.dev/own: "true"
+annotations:
+  helm.sh/hook: test
+  helm.sh/hook-weight: {{ index . 2 | quote }}
+  # It stays afterwards, so that its log can be read; and after an uninstall,
+  # which no hook's object goes with.
+  helm.sh/hook-delete-policy: before-hook-creation
+{{- end }}
+
+{{- define "metawire.test.spec" -}}
+restartPolicy: Never
+automountServiceAccountToken: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- include "metawire.podSecurityContext" . | nindent 2 }}
+{{- include "metawire.placement" .Values.collector }}
+{{- end }}
+
+{{- define "metawire.test.container" -}}
+image: {{ include "metawire.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+command:
+  - /usr/local/bin/probe
+resources:
+  requests: {cpu: 10m, memory: 32Mi}
+  limits: {memory: 64Mi}
+securityContext:
+  {{- include "metawire.containerSecurityContext" . | nindent 2 }}
+{{- end }}

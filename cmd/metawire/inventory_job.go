@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metawire/metawire/collector/inventory"
+)
+
+// worker makes the run that was asked for.
+type worker struct {
+	name string
+	hint string // what to look at if it does not
+	// ended reports that it will not make it any more.
+	ended func(context.Context) (bool, error)
+}
+
+// holder is the collector that holds the Lease.
+func holder(s *inventory.State) worker {
+	return worker{
+		name:  "the collector that holds Lease " + s.Namespace + "/" + s.Lease,
+		hint:  "is a collector ready, and what does it log? metawire check tells",
+		ended: func(context.Context) (bool, error) { return false, nil },
+	}
+}
+
+// startJob makes a Job of a CronJob, as kubectl create job --from does. Its name
+// ends with the begin of the run's ID.
+func startJob(ctx context.Context, s *inventory.State, from *batchv1.CronJob, id string) (worker, error) {
+	template, controls := from.Spec.JobTemplate, true // so that it goes as those do that the CronJob makes
+	job := &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: from.Namespace, Name: from.Name + "-" + id[:8], Labels: template.Labels, Annotations: maps.Clone(template.Annotations),
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: batchv1.SchemeGroupVersion.String(), Kind: "CronJob", Name: from.Name, UID: from.UID, Controller: &controls,
+			}},
+		},
+		Spec: template.Spec,
+	}
+	metav1.SetMetaDataAnnotation(&job.ObjectMeta, "cronjob.kubernetes.io/instantiate", "manual")
+	jobs := s.API.BatchV1().Jobs(from.Namespace)
+	if _, err := jobs.Create(ctx, job, metav1.CreateOptions{}); err != nil {
+		return worker{}, fmt.Errorf("make a Job of CronJob %s/%s: %w", from.Namespace, from.Name, err)
+	}
+	return worker{
+		name: "Job " + job.Namespace + "/" + job.Name,
+		hint: fmt.Sprintf("kubectl -n %s describe job %s; kubectl -n %[1]s logs job/%[2]s", job.Namespace, job.Name),
+		ended: func(ctx context.Context) (bool, error) {
+			now, err := jobs.Get(ctx, job.Name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return true, nil
+			}
+			if err != nil {
+				return false, fmt.Errorf("follow Job %s/%s: %w", job.Namespace, job.Name, err)
+			}
+			return slices.ContainsFunc(now.Status.Conditions, func(c batchv1.JobCondition) bool {
+				return (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue
+			}), nil
+		},
+	}, nil
+}

@@ -107,7 +107,7 @@ func (r *run) turn(ctx context.Context) ([]string, error) {
 // collectorService is the new release's.
 func (r *run) collectorService(ctx context.Context) (*corev1.Service, error) {
 	n := r.state.Plan.New
-	list, err := r.api.CoreV1().Services(n.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=metawire,app.kubernetes.io/component=collector,app.kubernetes.io/instance=" + n.Name})
+	list, err := r.api.CoreV1().Services(n.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=collector,app.kubernetes.io/instance=" + n.Name})
 	if err != nil {
 		return nil, fmt.Errorf("look for the new collectors' Service: %w", err)
 	}
@@ -329,7 +329,7 @@ func (m *Migrator) subscribers(ctx context.Context, n NewRelease) (float64, erro
 
 // metric is the sum of a metric over all collectors of a release.
 func (m *Migrator) metric(ctx context.Context, n NewRelease, name string) (float64, error) {
-	found, err := installation.Find(ctx, m.config, n.Namespace)
+	found, err := installation.At(m.config, n.Namespace, n.Name)
 	if err != nil {
 		return 0, err
 	}

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"strings"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +15,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/utils/ptr"
+
+	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/internal/lastrun"
 )
 
 // unstructuredOf names an object where only its name is needed.
@@ -60,21 +63,11 @@ func (r *run) idle(ctx context.Context, cronJob *Object) (bool, error) {
 		j := &jobs.Items[i]
 		of := metav1.GetControllerOf(j)
 		// One that was made by hand names it in the same way, but does not control it.
-		if of != nil && of.Kind == "CronJob" && of.Name == cronJob.Name && result(j) == "" {
+		if of != nil && of.Kind == "CronJob" && of.Name == cronJob.Name && installation.JobResult(j) == "" {
 			return false, nil
 		}
 	}
 	return true, nil
-}
-
-// result is Complete or Failed, or empty while a Job goes on.
-func result(j *batchv1.Job) batchv1.JobConditionType {
-	for _, c := range j.Status.Conditions {
-		if (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue {
-			return c.Type
-		}
-	}
-	return ""
 }
 
 // install installs the new release. What an interrupted run has left of it is
@@ -151,9 +144,71 @@ func (r *run) namespace(ctx context.Context, name string) error {
 	return nil
 }
 
-// send has the new release send the inventory, as it will by its schedule.
+// tooEarly is how long is waited when the endpoint does not want a run yet.
+const tooEarly = 30 * time.Second
+
+// send has the new release send the inventory, as it will by its schedule. An
+// endpoint that does not want another run so soon is asked again.
 func (r *run) send(ctx context.Context) error {
-	return r.do(ctx, "send the inventory once", r.inventoryRun)
+	return r.do(ctx, "send the inventory once", func(ctx context.Context) ([]string, error) {
+		made, err := installation.At(r.config, r.state.Plan.New.Namespace, r.state.Plan.New.Name)
+		if err != nil {
+			return nil, err
+		}
+		sender, err := made.Sender(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for {
+			report, err := r.sendOnce(ctx, sender)
+			if err == nil {
+				return report.Lines(time.Now()), nil
+			}
+			if report == nil || report.Result != "skipped" {
+				return nil, err
+			}
+			if sleep(ctx, tooEarly) != nil {
+				return nil, fmt.Errorf("%w; give it more time: --timeout", err)
+			}
+		}
+	})
+}
+
+// sendOnce makes a Job of the new CronJob, waits for it, and returns what the run
+// has told of itself; also with an error, if it has.
+func (r *run) sendOnce(ctx context.Context, sender *installation.Sender) (*lastrun.Report, error) {
+	from := sender.CronJob
+	jobs := r.api.BatchV1().Jobs(from.Namespace)
+	job := installation.JobOf(from, "")
+	job.GenerateName = from.Name + "-"
+	job, err := jobs.Create(ctx, job, metav1.CreateOptions{FieldManager: manager})
+	if err != nil {
+		return nil, fmt.Errorf("make a Job of CronJob %s: %w", from.Name, err)
+	}
+	defer func() {
+		background := metav1.DeletePropagationBackground
+		_ = jobs.Delete(context.WithoutCancel(ctx), job.Name, metav1.DeleteOptions{PropagationPolicy: &background}) // else it goes with its CronJob
+	}()
+	err = until(ctx, "Job "+job.Name+" has ended", func(ctx context.Context) (bool, error) {
+		now, err := jobs.Get(ctx, job.Name, metav1.GetOptions{})
+		if err != nil {
+			return false, fmt.Errorf("read Job %s: %w", job.Name, err)
+		}
+		job = now
+		return installation.JobResult(job) != "", nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, r.log(ctx, job))
+	}
+	kept, err := r.api.CoreV1().ConfigMaps(sender.State.Namespace).Get(ctx, sender.State.Report, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read the report of the run: %w\n%s", err, r.log(ctx, job))
+	}
+	report, err := lastrun.Parse([]byte(kept.Data[lastrun.Key]))
+	if err == nil && installation.JobResult(job) != batchv1.JobComplete {
+		err = fmt.Errorf("the run of the inventory was not complete:\n%s", strings.Join(report.Lines(time.Now()), "\n"))
+	}
+	return report, err
 }
 
 // verify runs the chart's tests.
@@ -170,53 +225,6 @@ func (r *run) verify(ctx context.Context) error {
 		}
 		return nil, nil
 	})
-}
-
-// inventoryRun makes a Job of the new CronJob, as its schedule would, and waits
-// for it.
-func (r *run) inventoryRun(ctx context.Context) ([]string, error) {
-	n := r.state.Plan.New
-	crons, err := r.api.BatchV1().CronJobs(n.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=metawire,app.kubernetes.io/instance=" + n.Name})
-	if err != nil {
-		return nil, fmt.Errorf("look for the new CronJob: %w", err)
-	}
-	if len(crons.Items) != 1 {
-		return nil, fmt.Errorf("want one CronJob of release %s, there are %d", n, len(crons.Items))
-	}
-	cron := &crons.Items[0]
-	jobs := r.api.BatchV1().Jobs(n.Namespace)
-	job := &batchv1.Job{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: n.Namespace, GenerateName: n.Name + "-migration-",
-			Labels: maps.Clone(cron.Spec.JobTemplate.Labels), Annotations: map[string]string{"cronjob.kubernetes.io/instantiate": "manual"},
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "CronJob", Name: cron.Name, UID: cron.UID}},
-		},
-		Spec: cron.Spec.JobTemplate.Spec,
-	}
-	job.Spec.BackoffLimit, job.Spec.TTLSecondsAfterFinished = ptr.To[int32](0), nil
-	if job, err = jobs.Create(ctx, job, metav1.CreateOptions{FieldManager: manager}); err != nil {
-		return nil, fmt.Errorf("make a Job of CronJob %s: %w", cron.Name, err)
-	}
-	defer func() {
-		background := metav1.DeletePropagationBackground
-		_ = jobs.Delete(context.WithoutCancel(ctx), job.Name, metav1.DeleteOptions{PropagationPolicy: &background}) // its CronJob owns it
-	}()
-	waited := until(ctx, "Job "+job.Name+" has ended", func(ctx context.Context) (bool, error) {
-		now, err := jobs.Get(ctx, job.Name, metav1.GetOptions{})
-		if err != nil {
-			return false, fmt.Errorf("read Job %s: %w", job.Name, err)
-		}
-		job = now
-		return result(job) != "", nil
-	})
-	said := r.log(ctx, job)
-	switch {
-	case waited != nil:
-		return nil, fmt.Errorf("%w\n%s", waited, said)
-	case result(job) != batchv1.JobComplete:
-		return nil, fmt.Errorf("the run of the inventory was not complete:\n%s", said)
-	}
-	return nil, nil
 }
 
 // log returns the end of what a Job's pods said.

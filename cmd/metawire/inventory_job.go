@@ -3,15 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 
 	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metawire/metawire/collector/inventory"
+	"github.com/metawire/metawire/internal/installation"
 )
 
 // worker makes the run that was asked for.
@@ -34,17 +32,7 @@ func holder(s *inventory.State) worker {
 // startJob makes a Job of a CronJob, as kubectl create job --from does. Its name
 // ends with the begin of the run's ID.
 func startJob(ctx context.Context, s *inventory.State, from *batchv1.CronJob, id string) (worker, error) {
-	template, controls := from.Spec.JobTemplate, true // so that it goes as those do that the CronJob makes
-	job := &batchv1.Job{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: from.Namespace, Name: from.Name + "-" + id[:8], Labels: template.Labels, Annotations: maps.Clone(template.Annotations),
-			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: batchv1.SchemeGroupVersion.String(), Kind: "CronJob", Name: from.Name, UID: from.UID, Controller: &controls,
-			}},
-		},
-		Spec: template.Spec,
-	}
-	metav1.SetMetaDataAnnotation(&job.ObjectMeta, "cronjob.kubernetes.io/instantiate", "manual")
+	job := installation.JobOf(from, from.Name+"-"+id[:8])
 	jobs := s.API.BatchV1().Jobs(from.Namespace)
 	if _, err := jobs.Create(ctx, job, metav1.CreateOptions{}); err != nil {
 		return worker{}, fmt.Errorf("make a Job of CronJob %s/%s: %w", from.Namespace, from.Name, err)
@@ -60,9 +48,7 @@ func startJob(ctx context.Context, s *inventory.State, from *batchv1.CronJob, id
 			if err != nil {
 				return false, fmt.Errorf("follow Job %s/%s: %w", job.Namespace, job.Name, err)
 			}
-			return slices.ContainsFunc(now.Status.Conditions, func(c batchv1.JobCondition) bool {
-				return (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue
-			}), nil
+			return installation.JobResult(now) != "", nil
 		},
 	}, nil
 }

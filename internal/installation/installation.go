@@ -93,6 +93,16 @@ func Find(ctx context.Context, config *rest.Config, namespace string) (*Installa
 	return nil, fmt.Errorf("several releases of Metawire are installed: %s; choose one by its namespace: -n NAMESPACE", strings.Join(names, ", "))
 }
 
+// At is the release of that name, without asking whether there is one: Host, Port,
+// TLS and Version are not known.
+func At(config *rest.Config, namespace, release string) (*Installation, error) {
+	api, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("client for %s: %w", config.Host, err)
+	}
+	return &Installation{Namespace: namespace, Release: release, config: config, api: api}, nil
+}
+
 // withoutStream finds releases that are a CronJob of the inventory and nothing
 // else: by its configuration, which stands for the Service that they have not.
 func withoutStream(ctx context.Context, api kubernetes.Interface, namespace string) (all []corev1.Service, err error) {

@@ -55,7 +55,8 @@ func (r *run) handOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.do(ctx, fmt.Sprintf("see for %s that the new collectors refuse nobody", settled), func(ctx context.Context) ([]string, error) {
+	limit := max(r.options.Timeout, 2*settled) // it takes its time
+	return r.step(ctx, r.state.Plan.Old, limit, fmt.Sprintf("see for %s that the new collectors refuse nobody", settled), func(ctx context.Context) ([]string, error) {
 		return r.accepted(ctx, before)
 	})
 }

@@ -128,7 +128,9 @@ func (t *translator) note(key string, o Outcome, reason string, to ...string) {
 
 // tell adds something that a person has to do or to know.
 func (t *translator) tell(format string, args ...any) {
-	t.hand = append(t.hand, fmt.Sprintf(format, args...))
+	if s := fmt.Sprintf(format, args...); !slices.Contains(t.hand, s) {
+		t.hand = append(t.hand, s)
+	}
 }
 
 // form is what a value must be.

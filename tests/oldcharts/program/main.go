@@ -80,6 +80,10 @@ func send(ctx context.Context) error {
 	if d, err := time.ParseDuration(setting("stand-in.duration")); err == nil {
 		<-time.After(d)
 	}
+	helm := map[string]any{"fetchingId": run, "helmReleases": []any{}, "k8sTypes": []any{}}
+	if _, err := call(ctx, http.MethodPost, base+"/helm?integrationId="+integration, token.Value, helm); err != nil {
+		return err
+	}
 	_, err = call(ctx, http.MethodPatch, base+"?integrationId="+integration, token.Value, map[string]string{"fetchingId": run, "clusterId": os.Getenv("CLUSTER_ID")})
 	return err
 }

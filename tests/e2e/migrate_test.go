@@ -23,7 +23,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/metawire/metawire/collector/inventory/receiver"
 	"github.com/metawire/metawire/migrate"
@@ -77,11 +76,8 @@ func (w *world) createNamespace(t *testing.T, name string) {
 // helmIn is Helm in a namespace.
 func (w *world) helmIn(t *testing.T, ns string) *action.Configuration {
 	t.Helper()
-	flags := genericclioptions.NewConfigFlags(true)
-	kubeconfig, cache := w.cluster.Kubeconfig(), w.temp
-	flags.KubeConfig, flags.CacheDir, flags.Namespace = &kubeconfig, &cache, &ns
-	c := &action.Configuration{}
-	if err := c.Init(flags, ns, "secret", func(string, ...any) {}); err != nil {
+	c, err := oldcharts.Helm(w.cluster.Kubeconfig(), w.temp, ns)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -90,13 +86,7 @@ func (w *world) helmIn(t *testing.T, ns string) *action.Configuration {
 // installOld installs an old chart as its users do, hooks and all.
 func (w *world) installOld(t *testing.T, chart, release, ns string, values map[string]any) {
 	t.Helper()
-	c, err := oldcharts.Load(chart)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := action.NewInstall(w.helmIn(t, ns))
-	i.ReleaseName, i.Namespace, i.Wait, i.Timeout = release, ns, true, started
-	if _, err := i.RunWithContext(t.Context(), c, values); err != nil {
+	if err := oldcharts.Install(t.Context(), w.helmIn(t, ns), chart, release, ns, values, true, true); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -26,7 +26,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -152,20 +151,11 @@ func secretsRead(t *testing.T, user string) map[string]int {
 // installOld installs an old chart; here its pods never run.
 func installOld(t *testing.T, chart, name, namespace string, values map[string]any) {
 	t.Helper()
-	c, err := oldcharts.Load(chart)
+	config, err := oldcharts.Helm(plane.Kubeconfig(), t.TempDir(), namespace)
 	if err != nil {
 		t.Fatal(err)
 	}
-	flags := genericclioptions.NewConfigFlags(true)
-	kubeconfig, cache := plane.Kubeconfig(), t.TempDir()
-	flags.KubeConfig, flags.CacheDir, flags.Namespace = &kubeconfig, &cache, &namespace
-	config := &action.Configuration{}
-	if err := config.Init(flags, namespace, "secret", func(string, ...any) {}); err != nil {
-		t.Fatal(err)
-	}
-	i := action.NewInstall(config)
-	i.ReleaseName, i.Namespace, i.DisableHooks = name, namespace, true
-	if _, err := i.RunWithContext(t.Context(), c, values); err != nil {
+	if err := oldcharts.Install(t.Context(), config, chart, name, namespace, values, false, false); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -270,12 +271,18 @@ func testMigrateElsewhere(t *testing.T, w *world) {
 type fireflyService struct {
 	*receiver.Receiver
 
+	broken atomic.Bool // it takes no objects
+
 	mu     sync.Mutex
 	boards []string
 }
 
 func (s *fireflyService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/on" && r.URL.Path != "/off" {
+	switch {
+	case s.broken.Load() && strings.HasSuffix(r.URL.Path, "/fetching/objects"):
+		http.Error(w, "no objects today", http.StatusBadRequest)
+		return
+	case r.URL.Path != "/on" && r.URL.Path != "/off":
 		s.Receiver.ServeHTTP(w, r)
 		return
 	}
@@ -320,7 +327,7 @@ func testMigrateFirefly(t *testing.T, w *world) {
 	values := oldInventory(url)
 	values["addTypes"] = []any{"secrets"}
 	w.installOld(t, oldcharts.Firefly, old, ns, values)
-	edit := []byte(`{"data": {"collector.resources": "pods\ndeployments\nnamespaces\nsecrets\n", "stand-in.duration": "20s"}}`)
+	edit := []byte(`{"data": {"collector.resources": "pods\ndeployments\nnamespaces\nsecrets\n", "stand-in.duration": "25s"}}`)
 	if _, err := w.api.CoreV1().ConfigMaps(ns).Patch(t.Context(), old+"-config", types.MergePatchType, edit, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -331,6 +338,7 @@ func testMigrateFirefly(t *testing.T, w *world) {
 	if code != 1 || !strings.Contains(out, "configmap: stand-in.duration") {
 		t.Errorf("an unknown key: ended with %d, want 1 and its name:\n%s", code, out)
 	}
+	w.failing(t, ns, old, "✗ wait for the Job of it that runs", "--allow-unknown", "--timeout", "5s")
 	out = w.mustMigrate(t, "--allow-unknown")
 	t.Log(out)
 	for _, secret := range []string{fireflyKey, fireflySecret} {
@@ -376,6 +384,9 @@ func testMigrateFirefly(t *testing.T, w *world) {
 	if err != nil || c.Spec.Suspend != nil && *c.Spec.Suspend {
 		t.Errorf("after --rollback the old CronJob is suspended, or gone: %v", err)
 	}
+	endpoint.broken.Store(true)
+	w.failing(t, ns, old, "✗ send the inventory once", "--allow-unknown")
+	endpoint.broken.Store(false)
 	w.runNow(t, ns, old+"-cronjob", false)
 	eventually(t, started, func(context.Context) error {
 		if n := endpoint.closed(); n != 3 {
@@ -388,6 +399,25 @@ func testMigrateFirefly(t *testing.T, w *world) {
 	u.DisableHooks, u.Wait, u.Timeout = true, true, started
 	if _, err := u.Run(old); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// failing runs a migration that fails at a step, and checks that all is as it was.
+func (w *world) failing(t *testing.T, ns, old, step string, args ...string) {
+	t.Helper()
+	out, code := w.migration(t, append([]string{"--yes"}, args...)...)
+	if code != 1 || !strings.Contains(out, step) || !strings.Contains(out, "all is as it was") {
+		t.Fatalf("ended with %d, want 1, %q, and that all is as it was:\n%s", code, step, out)
+	}
+	if got := w.fingerprint(t, ns, old); got != "revision 1, deployed" {
+		t.Errorf("the old release is %s", got)
+	}
+	if c, err := w.api.BatchV1().CronJobs(ns).Get(t.Context(), old+"-cronjob", metav1.GetOptions{}); err != nil || c.Spec.Suspend != nil && *c.Spec.Suspend {
+		t.Errorf("the old CronJob is suspended, or gone: %v", err)
+	}
+	w.nothingOf(t, ns, "metawire")
+	if secrets, err := w.api.CoreV1().Secrets(ns).List(t.Context(), metav1.ListOptions{LabelSelector: "metawire.dev/migration"}); err != nil || len(secrets.Items) > 0 {
+		t.Errorf("Secrets of the migration are left: %v, %v", secrets, err)
 	}
 }
 
@@ -589,6 +619,14 @@ func testMigrateFailures(t *testing.T, w *world) {
 // testMigrateKilled: a run that is killed, wherever, is taken up by the next, and
 // the end is the same.
 func testMigrateKilled(t *testing.T, w *world) {
+	t.Run("an inventory", func(t *testing.T) {
+		t.Parallel()
+		testMigrateKilledInventory(t, w)
+	})
+	t.Run("on the way back", func(t *testing.T) {
+		t.Parallel()
+		testMigrateKilledOnTheWayBack(t, w)
+	})
 	// What the command says as a step begins; and a step later it is in the middle
 	// of the next.
 	for i, at := range []string{
@@ -620,6 +658,53 @@ func testMigrateKilled(t *testing.T, w *world) {
 			w.uninstall(t, ns, to)
 		})
 	}
+}
+
+// testMigrateKilledInventory is the same of an inventory, of which there can be one
+// at a time.
+func testMigrateKilledInventory(t *testing.T, w *world) {
+	const ns, old, to = "killed-inventory", "firefly", "metawire-killed-inventory"
+	w.createNamespace(t, ns)
+	endpoint := &fireflyService{Receiver: receiver.New(receiver.Options{AccessKey: fireflyKey, SecretKey: fireflySecret})}
+	values := oldInventory(w.serve(t, endpoint))
+	for _, at := range []string{"  suspend", "✓ copy the credentials", "  send the inventory", "✓ send the inventory", "  remove the objects"} {
+		w.installOld(t, oldcharts.Firefly, old, ns, values)
+		args := []string{"--yes", "--namespace", ns, "--to-release", to}
+		w.killAt(t, at, w.migrateArgs(t, args...)...)
+		if out, code := w.migration(t, args...); code != 0 {
+			t.Fatalf("killed at %q, the run after that ended with %d:\n%s", at, code, out)
+		}
+		if got := w.fingerprint(t, ns, to); got != "revision 1, deployed" {
+			t.Errorf("killed at %q: the new release is %s", at, got)
+		}
+		w.gone(t, ns, old+"-cronjob", "CronJob")
+		w.gone(t, ns, old+"-credentials", "Secret")
+		w.gone(t, ns, "infralight-role", "ClusterRole")
+		if slices.Contains(endpoint.boards, "/off") {
+			t.Errorf("killed at %q: the cluster was signed off", at)
+		}
+		w.uninstall(t, ns, to)
+	}
+}
+
+// testMigrateKilledOnTheWayBack kills --rollback, too.
+func testMigrateKilledOnTheWayBack(t *testing.T, w *world) {
+	const ns, old, to = "killed-back", "old-killed-back", "metawire-killed-back"
+	w.createNamespace(t, ns)
+	w.installOld(t, oldcharts.Metacollector, old, ns, oldStream())
+	w.mustMigrate(t, "--namespace", ns, "--to-release", to, "--set", "webhook.enabled=false,collector.replicas=1")
+	back := []string{"--rollback", "--yes", "--namespace", ns}
+	for _, at := range []string{"  bring back", "✓ bring back", "  lead the old Service back", "  remove release"} {
+		w.killAt(t, at, w.migrateArgs(t, back...)...)
+	}
+	if out, code := w.migration(t, back...); code != 0 {
+		t.Fatalf("the run after that ended with %d:\n%s", code, out)
+	}
+	if got := w.fingerprint(t, ns, old); got != "revision 1, deployed" {
+		t.Errorf("the old release is %s", got)
+	}
+	w.rolledOut(t, ns, old+"-k8s-metacollector")
+	w.nothingOf(t, ns, to)
 }
 
 // killAt runs the command line and kills it when it has written the words. That it

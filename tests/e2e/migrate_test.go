@@ -24,9 +24,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
 
 	"github.com/metawire/metawire/collector/inventory/receiver"
 	"github.com/metawire/metawire/migrate"
+	"github.com/metawire/metawire/tests/e2e/release"
 	"github.com/metawire/metawire/tests/falco/plugin"
 	"github.com/metawire/metawire/tests/oldcharts"
 	oldimage "github.com/metawire/metawire/tests/oldcharts/image"
@@ -58,6 +60,7 @@ func TestMigrate(t *testing.T) {
 	part("to another namespace", testMigrateElsewhere)
 	part("firefly-k8s-collector", testMigrateFirefly)
 	part("infralight-k8s-collector", testMigrateInfralight)
+	part("by hand", testMigrateByHand)
 	part("failures", testMigrateFailures)
 	part("killed", testMigrateKilled)
 }
@@ -395,11 +398,7 @@ func testMigrateFirefly(t *testing.T, w *world) {
 		return nil
 	})
 	w.nothingOf(t, ns, "metawire")
-	u := action.NewUninstall(w.helmIn(t, ns))
-	u.DisableHooks, u.Wait, u.Timeout = true, true, started
-	if _, err := u.Run(old); err != nil {
-		t.Fatal(err)
-	}
+	w.uninstallOld(t, ns, old)
 }
 
 // failing runs a migration that fails at a step, and checks that all is as it was.
@@ -473,6 +472,78 @@ func testMigrateInfralight(t *testing.T, w *world) {
 		t.Errorf("a second run ended with %d:\n%s", code, out)
 	}
 	w.uninstall(t, ns, "metawire")
+}
+
+// testMigrateByHand does what docs/migrate.md says of an inventory, with the values
+// that stand there.
+func testMigrateByHand(t *testing.T, w *world) {
+	const ns, old = "firefly", "firefly"
+	w.createNamespace(t, ns)
+	endpoint := &fireflyService{Receiver: receiver.New(receiver.Options{AccessKey: fireflyKey, SecretKey: fireflySecret})}
+	url := w.serve(t, endpoint)
+	w.installOld(t, oldcharts.Firefly, old, ns, oldInventory(url))
+	doc, err := os.ReadFile("../../docs/migrate.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(doc), "cat > values.yaml <<'END'\n")
+	text, _, found := strings.Cut(text, "END\n")
+	if !found {
+		t.Fatal("docs/migrate.md has no values.yaml")
+	}
+	var values map[string]any
+	if err := yaml.UnmarshalStrict([]byte(text), &values); err != nil {
+		t.Fatal(err)
+	}
+	inventory := values["inventory"].(map[string]any) //nolint:errcheck // as it stands there
+	inventory["endpoint"], inventory["loginEndpoint"], inventory["insecure"] = url, url, true
+	values["image"], values["clusterID"] = w.image.Values("Never"), "e2e"
+
+	pause := []byte(`{"spec":{"suspend":true}}`)
+	if _, err := w.api.BatchV1().CronJobs(ns).Patch(t.Context(), old+"-cronjob", types.StrategicMergePatchType, pause, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := w.api.CoreV1().Secrets(ns).Get(t.Context(), old+"-credentials", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "metawire-endpoint-credentials", Namespace: ns}, Type: secret.Type, Data: secret.Data}
+	if _, err := w.api.CoreV1().Secrets(ns).Create(t.Context(), copied, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ours, err := release.New(w.cluster.Kubeconfig(), w.temp, ns, "metawire")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ours.Install(t.Context(), values, nil, started); err != nil {
+		t.Fatal(err)
+	}
+	w.runNow(t, ns, "metawire-inventory", false)
+	eventually(t, started, func(context.Context) error {
+		if n := endpoint.closed(); n != 1 {
+			return fmt.Errorf("%d runs were closed, want one", n)
+		}
+		return nil
+	})
+	w.uninstallOld(t, ns, old)
+	if !slices.Equal(endpoint.boards, []string{"/on"}) {
+		t.Errorf("the cluster was signed %v, want on, and never off", endpoint.boards)
+	}
+	w.gone(t, ns, old+"-credentials", "Secret")
+	if err := w.api.CoreV1().Secrets(ns).Delete(t.Context(), copied.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.uninstall(t, ns, "metawire")
+}
+
+// uninstallOld is helm uninstall --no-hooks.
+func (w *world) uninstallOld(t *testing.T, ns, old string) {
+	t.Helper()
+	u := action.NewUninstall(w.helmIn(t, ns))
+	u.DisableHooks, u.Wait, u.Timeout = true, true, started
+	if _, err := u.Run(old); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // gone checks that objects of a name are not there any more.
@@ -609,11 +680,7 @@ func testMigrateFailures(t *testing.T, w *world) {
 		w.nothingOf(t, falcos, "metawire")
 		w.remove(t, other)
 	})
-	u := action.NewUninstall(w.helmIn(t, falcos))
-	u.Wait, u.Timeout = true, started
-	if _, err := u.Run(old); err != nil {
-		t.Fatal(err)
-	}
+	w.uninstallOld(t, falcos, old)
 }
 
 // testMigrateKilled: a run that is killed, wherever, is taken up by the next, and

@@ -41,12 +41,6 @@ func TestValuesAreDocumentedAndInTheSchema(t *testing.T) {
 	} {
 		delete(known, key)
 	}
-	for _, probe := range []string{"collector.livenessProbe", "collector.readinessProbe"} {
-		for _, time := range []string{"initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold", "successThreshold"} {
-			delete(known, probe+"."+time) // the template has their defaults
-		}
-		known[probe] = true
-	}
 	known["stream.pacing"] = true
 	if d := cmp.Diff(slices.Sorted(maps.Keys(known)), slices.Sorted(maps.Keys(values))); d != "" {
 		t.Errorf("values.schema.json and values.yaml have not the same keys (-schema +values):\n%s", d)

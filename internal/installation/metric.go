@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/common/expfmt"
@@ -14,38 +15,40 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Metric returns the sum of all samples of a metric over the pods of a part that
-// are ready, each read through the API server. A metric that a pod has not got is
-// an error, as is no pod.
+// Metric returns the sum of all samples of a counter or gauge over the pods of a
+// part that are ready, each read through the API server. A metric that a pod has
+// not got is an error, as is no pod.
 func (i *Installation) Metric(ctx context.Context, component, name string) (float64, error) {
-	pods, err := i.Pods(ctx, component)
-	if err != nil {
-		return 0, err
-	}
-	sum, asked := 0.0, 0
-	for p := range pods {
-		if !Ready(&pods[p]) {
-			continue
-		}
-		n, err := i.podMetric(ctx, &pods[p], name)
-		if err != nil {
-			return 0, fmt.Errorf("metric %s of pod %s/%s: %w", name, i.Namespace, pods[p].Name, err)
-		}
-		sum += n
-		asked++
-	}
-	if asked == 0 {
-		return 0, fmt.Errorf("metric %s: no %s in namespace %q is ready", name, component, i.Namespace)
-	}
-	return sum, nil
+	sums, err := i.MetricBy(ctx, component, name, "")
+	return sums[""], err
 }
 
-func (i *Installation) podMetric(ctx context.Context, pod *corev1.Pod, name string) (float64, error) {
+// MetricBy returns such sums for each value of a label, and for "" that of the
+// samples without it.
+func (i *Installation) MetricBy(ctx context.Context, component, name, label string) (map[string]float64, error) {
+	pods, err := i.Pods(ctx, component)
+	if err != nil {
+		return nil, err
+	}
+	pods = slices.DeleteFunc(pods, func(p corev1.Pod) bool { return !Ready(&p) })
+	if len(pods) == 0 {
+		return nil, fmt.Errorf("metric %s: no %s in namespace %q is ready", name, component, i.Namespace)
+	}
+	sums := map[string]float64{}
+	for p := range pods {
+		if err := i.addMetric(ctx, sums, &pods[p], name, label); err != nil {
+			return nil, fmt.Errorf("metric %s of pod %s/%s: %w", name, i.Namespace, pods[p].Name, err)
+		}
+	}
+	return sums, nil
+}
+
+func (i *Installation) addMetric(ctx context.Context, sums map[string]float64, pod *corev1.Pod, name, label string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	port, err := portOf(pod, "metrics")
 	if err != nil {
-		return 0, err
+		return err
 	}
 	// One connection, through the tunnel; it ends with the answer.
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -53,17 +56,17 @@ func (i *Installation) podMetric(ctx context.Context, pod *corev1.Pod, name stri
 	}}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pod.Name+"/metrics", nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	answer, err := client.Do(request)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("its metrics page answers %s", answer.Status)
+		return fmt.Errorf("its metrics page answers %s", answer.Status)
 	}
-	return sumOf(answer.Body, name)
+	return addSamples(sums, answer.Body, name, label)
 }
 
 // portOf returns the port of a pod that has a name.
@@ -81,21 +84,33 @@ func portOf(pod *corev1.Pod, name string) (int, error) {
 // maxPage bounds a page of metrics.
 const maxPage = 16 << 20
 
-// sumOf adds the samples of a counter or gauge on a page in Prometheus' text
-// format.
-func sumOf(page io.Reader, name string) (float64, error) {
+// addSamples adds the samples of a counter or gauge on a page in Prometheus' text
+// format to the sums by a label's values.
+func addSamples(sums map[string]float64, page io.Reader, name, label string) error {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(io.LimitReader(page, maxPage))
 	if err != nil {
-		return 0, err
+		return err
 	}
 	family := families[name]
 	if family == nil {
-		return 0, errors.New("there is none of that name")
+		return errors.New("there is none of that name")
 	}
-	sum := 0.0
 	for _, m := range family.Metric {
-		sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		value := ""
+		for _, l := range m.Label {
+			if l.GetName() == label {
+				value = l.GetValue()
+			}
+		}
+		switch {
+		case m.Counter != nil:
+			sums[value] += m.Counter.GetValue()
+		case m.Gauge != nil:
+			sums[value] += m.Gauge.GetValue()
+		default: // 0 would be taken for an answer
+			return fmt.Errorf("it is a %s, neither counter nor gauge", family.GetType())
+		}
 	}
-	return sum, nil
+	return nil
 }

@@ -129,8 +129,8 @@ type apiServer struct {
 	mapper    meta.RESTMapper
 }
 
-// startAPIServer starts an API server that holds the release's namespace,
-// cert-manager's definitions and nothing else; it ends with the test.
+// startAPIServer starts an API server that holds the release's namespace, the
+// definitions of foreign kinds and nothing else; it ends with the test.
 func startAPIServer(t *testing.T) *apiServer {
 	t.Helper()
 	c, err := cluster.Start(t.Context(), cluster.Options{Size: cluster.ControlPlane, Log: t.Output()})
@@ -162,8 +162,8 @@ func startAPIServer(t *testing.T) *apiServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defineCertManager(t, dyn)
-	return &apiServer{clients.Discovery(), dyn, discoverCertManager(t, clients.Discovery())}
+	defineForeign(t, dyn)
+	return &apiServer{clients.Discovery(), dyn, discoverForeign(t, clients.Discovery())}
 }
 
 // warnings fails the test for what the API server warns of: deprecated fields

@@ -27,7 +27,10 @@ var inventorySets = map[string]string{
 		collector: {podAnnotations: {a: b}, podLabels: {team: a}, priorityClassName: system-cluster-critical, tolerations: [{operator: Exists}],
 			nodeSelector: {disk: ssd}, affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [
 				{weight: 1, podAffinityTerm: {topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: busy}}}}]}}}`),
-	"a CronJob alone": shipping("mode: CronJob, schedule: 0 * * * *, caSecret: ca", "stream: {enabled: false}, networkPolicy: {enabled: true}"),
+	"a CronJob without TLS": shipping(`
+		mode: CronJob, schedule: "@daily", endpoint: "http://inventory.example", insecure: true, credentials: {mode: bearer, token: hunter2},
+		serviceAccount: {create: false, name: sender}, resources: {requests: {memory: 1Gi}, limits: {memory: 2Gi}}`),
+	"a CronJob alone": shipping("mode: CronJob, schedule: 0 * * * *, caSecret: ca", "stream: {enabled: false}, networkPolicy: {enabled: true}, monitoring: {serviceMonitor: {enabled: true}}"),
 }
 
 // shipping returns values with an inventory, of these values too, and others.

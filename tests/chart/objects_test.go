@@ -34,6 +34,14 @@ stream:
   plaintext: {enabled: true, port: 50052}
 tls: {source: provided, provided: {secretName: certificate}}
 networkPolicy: {enabled: true}
+monitoring:
+  serviceMonitor:
+    enabled: true
+    labels: {release: prometheus, app.kubernetes.io/name: theirs}
+    interval: 1m30s
+    scrapeTimeout: 10s
+    relabelings: [{sourceLabels: [__meta_kubernetes_pod_node_name], targetLabel: node, action: replace}]
+    targetLabels: [team]
 webhook:
   replicas: 3
   port: 10443
@@ -63,6 +71,10 @@ collector:
   nodeSelector: {kubernetes.io/os: linux}
   tolerations: [{key: dedicated, operator: Exists, effect: NoSchedule}]
   priorityClassName: system-cluster-critical
+  podSecurityContext: {runAsUser: null, fsGroup: 1000620000, seccompProfile: {type: Localhost, localhostProfile: a.json}}
+  containerSecurityContext: {readOnlyRootFilesystem: false, capabilities: {add: [NET_BIND_SERVICE]}}
+  livenessProbe: {initialDelaySeconds: 90, periodSeconds: 20, timeoutSeconds: 9, failureThreshold: 2, successThreshold: 1}
+  readinessProbe: {initialDelaySeconds: 0, periodSeconds: 20, timeoutSeconds: 9, failureThreshold: 2, successThreshold: 2}
   affinity:
     podAntiAffinity:
       requiredDuringSchedulingIgnoredDuringExecution:
@@ -81,7 +93,7 @@ collector: {replicas: 1, resources: {requests: null, limits: null}, serviceAccou
 webhook: {enabled: false}
 `,
 	"one webhook":                 `webhook: {replicas: 1, resources: {requests: null, limits: null}, serviceAccount: {create: false}, plugin: {source: preinstalled, path: /x.so}}`,
-	"cert-manager":                `tls: {source: certManager}`,
+	"cert-manager":                `{tls: {source: certManager}, webhook: {plugin: {reference: "registry.local/k8smeta:0.4.1"}}}`,
 	"cert-manager with an issuer": `tls: {source: certManager, certManager: {issuerRef: {name: corporate, kind: ClusterIssuer, group: example.com}}}`,
 }
 
@@ -124,7 +136,7 @@ func TestObjects(t *testing.T) {
 			NetworkPolicy/-collector NetworkPolicy/-egress NetworkPolicy/-webhook
 			Pod/-test-stream PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
 			Role/-collector Role/-webhook RoleBinding/-collector RoleBinding/-webhook Secret/-tickets
-			Service/-collector Service/-webhook ServiceAccount/-viewer`,
+			Service/-collector Service/-webhook ServiceAccount/-viewer ServiceMonitor/`,
 			"MutatingWebhookConfiguration/zz-"+cut+"-webhook", "ConfigMap/metawire-extra", "ConfigMap/metawire-text",
 			"ServiceAccount/mine", "ServiceAccount/mine-too"),
 		"the least": objectNames("metawire", `

@@ -1,6 +1,8 @@
 package chart_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -12,18 +14,24 @@ import (
 )
 
 // TestOverlaid: what the values say of security contexts and of probes is laid
-// over the chart's own, for the collectors and for the inventory's CronJob.
+// over the chart's own, be it false, 0 or null; for the collectors and for the
+// pods that go where they do.
 func TestOverlaid(t *testing.T) {
 	ch := loadChart(t)
-	_, objs := mustRender(t, ch, `
+	files, objs := mustRender(t, ch, `
 clusterID: c
 inventory: {enabled: true, endpoint: "https://e", mode: CronJob, schedule: "* * * * *"}
 collector:
-  podSecurityContext: {runAsUser: null, fsGroup: 5}
-  containerSecurityContext: {capabilities: {add: [NET_BIND_SERVICE]}}
+  podSecurityContext: {runAsNonRoot: false, runAsUser: null, runAsGroup: 1000620000, fsGroup: 0, seccompProfile: {type: null, localhostProfile: a}}
+  containerSecurityContext: {readOnlyRootFilesystem: false, allowPrivilegeEscalation: null, capabilities: {add: [NET_BIND_SERVICE]}}
   livenessProbe: {initialDelaySeconds: 90}
-  readinessProbe: {periodSeconds: 7}
+  readinessProbe: {initialDelaySeconds: 0, periodSeconds: 7}
 `)
+	for name, text := range files {
+		if strings.Contains(text, "null") {
+			t.Errorf("%s has a null:\n%s", name, text)
+		}
+	}
 	d, err := find[appsv1.Deployment](objs, "Deployment", "metawire-collector")
 	if err != nil {
 		t.Fatal(err)
@@ -32,17 +40,25 @@ collector:
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, spec := range map[string]corev1.PodSpec{"collector": d.Spec.Template.Spec, "inventory": c.Spec.JobTemplate.Spec.Template.Spec} {
+	specs := map[string]corev1.PodSpec{"metawire-collector": d.Spec.Template.Spec, "metawire-inventory": c.Spec.JobTemplate.Spec.Template.Spec}
+	for _, name := range []string{"metawire-test-stream", "metawire-test-inventory"} {
+		p, err := find[corev1.Pod](objs, "Pod", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		specs[name] = p.Spec
+	}
+	for name, spec := range specs {
 		pod := &corev1.PodSecurityContext{
-			RunAsNonRoot: ptr.To(true), RunAsGroup: ptr.To[int64](65532), FSGroup: ptr.To[int64](5),
-			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			RunAsNonRoot: ptr.To(false), RunAsGroup: ptr.To[int64](1000620000), FSGroup: ptr.To[int64](0),
+			SeccompProfile: &corev1.SeccompProfile{LocalhostProfile: ptr.To("a")},
 		}
 		if diff := cmp.Diff(pod, spec.SecurityContext); diff != "" {
 			t.Errorf("%s: pod (-want +got):\n%s", name, diff)
 		}
 		container := &corev1.SecurityContext{
-			AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
-			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_BIND_SERVICE"}},
+			ReadOnlyRootFilesystem: ptr.To(false),
+			Capabilities:           &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_BIND_SERVICE"}},
 		}
 		if diff := cmp.Diff(container, spec.Containers[0].SecurityContext); diff != "" {
 			t.Errorf("%s: container (-want +got):\n%s", name, diff)
@@ -52,7 +68,7 @@ collector:
 	if p := collector.LivenessProbe; p.InitialDelaySeconds != 90 || p.PeriodSeconds != 10 || p.HTTPGet.Path != "/healthz" {
 		t.Errorf("liveness: %+v", p)
 	}
-	if p := collector.ReadinessProbe; p.InitialDelaySeconds != 6 || p.PeriodSeconds != 7 || p.HTTPGet.Path != "/readyz" {
+	if p := collector.ReadinessProbe; p.InitialDelaySeconds != 0 || p.PeriodSeconds != 7 || p.HTTPGet.Path != "/readyz" {
 		t.Errorf("readiness: %+v", p)
 	}
 }
@@ -97,19 +113,10 @@ monitoring:
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.Labels["app.kubernetes.io/name"] != "metawire" || s.Labels["app.kubernetes.io/instance"] != "metawire" || !hasPort(s, "metrics") {
+		if s.Labels["app.kubernetes.io/name"] != "metawire" || s.Labels["app.kubernetes.io/instance"] != "metawire" || !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == "metrics" }) {
 			t.Errorf("Service %s is not selected, or has no such port: %v, %v", name, s.Labels, s.Spec.Ports)
 		}
 	}
-}
-
-func hasPort(s *corev1.Service, name string) bool {
-	for _, p := range s.Spec.Ports {
-		if p.Name == name {
-			return true
-		}
-	}
-	return false
 }
 
 func ofKind(objs []*unstructured.Unstructured, kind string) (all []*unstructured.Unstructured) {

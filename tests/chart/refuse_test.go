@@ -72,6 +72,15 @@ func TestRefused(t *testing.T) {
 		{"toleration as text", "collector: {tolerations: [x]}", "/collector/tolerations/0"},
 		{"label that is a number", "collector: {podLabels: {a: 1}}", "/collector/podLabels/a"},
 		{"resources key", "collector: {resources: {limit: {}}}", "limit"},
+		{"probe of another kind", "collector: {livenessProbe: {httpGet: {port: 1}}}", "httpGet"},
+		{"probe that never comes", "collector: {readinessProbe: {periodSeconds: 0}}", "/collector/readinessProbe/periodSeconds"},
+		{"probe before the start", "collector: {livenessProbe: {initialDelaySeconds: -1}}", "/collector/livenessProbe/initialDelaySeconds"},
+		{"liveness that takes two", "collector: {livenessProbe: {successThreshold: 2}}", "/collector/livenessProbe/successThreshold"},
+		{"security context as text", "collector: {podSecurityContext: none}", "/collector/podSecurityContext"},
+		{"unknown monitoring key", "monitoring: {podMonitor: {}}", "podMonitor"},
+		{"unknown key of the ServiceMonitor", "monitoring: {serviceMonitor: {create: true}}", "create"},
+		{"interval without unit", `monitoring: {serviceMonitor: {interval: "15"}}`, "/monitoring/serviceMonitor/interval"},
+		{"timeout in the wrong order", "monitoring: {serviceMonitor: {scrapeTimeout: 5s1m}}", "/monitoring/serviceMonitor/scrapeTimeout"},
 		{"nothing to do", "stream: {enabled: false}", "stream.enabled: false"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

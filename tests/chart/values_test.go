@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 	helmchart "helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 )
 
@@ -41,16 +42,59 @@ func TestValuesAreDocumentedAndInTheSchema(t *testing.T) {
 	} {
 		delete(known, key)
 	}
-	for _, probe := range []string{"collector.livenessProbe", "collector.readinessProbe"} {
-		for _, time := range []string{"initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold", "successThreshold"} {
-			delete(known, probe+"."+time) // the template has their defaults
-		}
-		known[probe] = true
-	}
 	known["stream.pacing"] = true
 	if d := cmp.Diff(slices.Sorted(maps.Keys(known)), slices.Sorted(maps.Keys(values))); d != "" {
 		t.Errorf("values.schema.json and values.yaml have not the same keys (-schema +values):\n%s", d)
 	}
+}
+
+// TestValuesAreUsed: for each value there is a value set that renders otherwise
+// without it; so no value is documented for nothing, and the tests of whole
+// renderings reach every one.
+func TestValuesAreUsed(t *testing.T) {
+	ch := loadChart(t)
+	used := map[string]bool{}
+	unrestricted := map[string]string{"the nodes' network": "webhook: {hostNetwork: true}"} // which no API server of the tests admits
+	for _, sets := range []map[string]string{valueSets, inventorySets, unrestricted} {
+		for name, text := range sets {
+			whole, err := render(ch, text)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			for _, key := range valueKeys(ch.Values, "") {
+				values, err := chartutil.ReadValues([]byte(text))
+				if err != nil {
+					t.Fatal(err)
+				}
+				path := strings.Split(key, ".")
+				if used[key] || !takeAway(values, path) {
+					continue
+				}
+				rest, err := values.YAML()
+				if err != nil {
+					t.Fatal(err)
+				}
+				without, err := render(ch, rest)
+				used[key] = err != nil || !maps.Equal(whole, without)
+			}
+		}
+	}
+	for _, key := range valueKeys(ch.Values, "") {
+		if !used[key] {
+			t.Errorf("no value set renders otherwise without %s", key)
+		}
+	}
+}
+
+// takeAway deletes the value at the path and reports whether there was one.
+func takeAway(values map[string]any, path []string) bool {
+	for _, name := range path[:len(path)-1] {
+		values, _ = values[name].(map[string]any)
+	}
+	last := path[len(path)-1]
+	_, ok := values[last]
+	delete(values, last)
+	return ok
 }
 
 // TestNulls: each value, set to null, is as good as empty or refused by the
@@ -83,6 +127,7 @@ func TestNulls(t *testing.T) {
 	}
 	for _, key := range []string{
 		"webhook.namespaceSelector", "webhook.podAnnotations", "webhook.podLabels", "collector.podAnnotations", "collector.podLabels",
+		"collector.podSecurityContext", "collector.containerSecurityContext", "collector.livenessProbe", "monitoring.serviceMonitor.labels",
 		"stream.pacing", "tls.certManager.issuerRef", "collector.resources", "imagePullSecrets", "extraObjects",
 	} {
 		if !taken[key] {

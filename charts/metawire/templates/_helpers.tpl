@@ -142,7 +142,21 @@ readOnlyRootFilesystem: true
 {{- /* What the values lay over the chart's own. Arguments: root context, name of
 the template with the own, what is laid over. */}}
 {{- define "metawire.overlaid" -}}
-{{- mergeOverwrite (include (index . 1) (index . 0) | fromYaml) (index . 2 | default dict | deepCopy) | toYaml -}}
+{{- mergeOverwrite (include (index . 1) (index . 0) | fromYaml) (index . 2 | default dict | deepCopy) | include "metawire.withoutNulls" -}}
+{{- end }}
+
+{{- /* A map without the keys that are null, at any depth: who applies it, such as
+Argo CD, need not know that null is as good as nothing. */}}
+{{- define "metawire.withoutNulls" -}}
+{{- $kept := dict -}}
+{{- range $key, $value := . -}}
+{{- if kindIs "map" $value -}}
+{{- $_ := set $kept $key (include "metawire.withoutNulls" $value | fromYaml) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $_ := set $kept $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $kept -}}
 {{- end }}
 
 {{- define "metawire.collector.livenessProbe" -}}

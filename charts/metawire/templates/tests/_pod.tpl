@@ -25,7 +25,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  {{- include "metawire.podSecurityContext" . | nindent 2 }}
+  {{- include "metawire.overlaid" (list . "metawire.podSecurityContext" .Values.collector.podSecurityContext) | nindent 2 }}
 {{- include "metawire.placement" .Values.collector }}
 {{- end }}
 
@@ -38,5 +38,5 @@ resources:
   requests: {cpu: 10m, memory: 32Mi}
   limits: {memory: 64Mi}
 securityContext:
-  {{- include "metawire.containerSecurityContext" . | nindent 2 }}
+  {{- include "metawire.overlaid" (list . "metawire.containerSecurityContext" .Values.collector.containerSecurityContext) | nindent 2 }}
 {{- end }}

@@ -2,9 +2,11 @@ package chart_test
 
 import (
 	"context"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,19 +24,39 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-const certManagerGroup = "cert-manager.io"
+// prometheusOperator is the version whose definition of ServiceMonitors the
+// chart's are checked by.
+const prometheusOperator = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 
-// defineCertManager gives the API server cert-manager's own definitions of the
-// kinds that the chart renders, and waits until it serves them.
-func defineCertManager(t *testing.T, client dynamic.Interface) {
+// foreignKinds are those that the chart renders and Kubernetes does not have, by
+// plural.
+func foreignKinds() map[string]schema.GroupKind {
+	return map[string]schema.GroupKind{
+		"issuers":         {Group: "cert-manager.io", Kind: "Issuer"},
+		"certificates":    {Group: "cert-manager.io", Kind: "Certificate"},
+		"servicemonitors": {Group: "monitoring.coreos.com", Kind: "ServiceMonitor"},
+	}
+}
+
+func isForeign(kind schema.GroupKind) bool {
+	return slices.Contains(slices.Collect(maps.Values(foreignKinds())), kind)
+}
+
+// defineForeign gives the API server their projects' own definitions of the
+// foreign kinds, and waits until it serves them.
+func defineForeign(t *testing.T, client dynamic.Interface) {
 	t.Helper()
-	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
+	certManager, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
+	dirs := map[string]string{
+		"cert-manager.io":       filepath.Join(strings.TrimSpace(string(certManager)), "deploy", "crds"),
+		"monitoring.coreos.com": filepath.Join(download(t, prometheusOperator), "example", "prometheus-operator-crd"),
+	}
 	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
-	for _, plural := range []string{"issuers", "certificates"} {
-		text, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "deploy", "crds", certManagerGroup+"_"+plural+".yaml"))
+	for plural, kind := range foreignKinds() {
+		text, err := os.ReadFile(filepath.Join(dirs[kind.Group], kind.Group+"_"+plural+".yaml"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,10 +71,10 @@ func defineCertManager(t *testing.T, client dynamic.Interface) {
 	}
 }
 
-// discoverCertManager returns the kinds of the API server. It blocks until
-// cert-manager's are among them, which is later than they are served: for a
-// minute at most.
-func discoverCertManager(t *testing.T, client discovery.DiscoveryInterface) meta.RESTMapper {
+// discoverForeign returns the kinds of the API server. It blocks until the
+// foreign ones are among them, which is later than they are served: for a minute
+// at most.
+func discoverForeign(t *testing.T, client discovery.DiscoveryInterface) meta.RESTMapper {
 	t.Helper()
 	var mapper meta.RESTMapper
 	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
@@ -61,8 +83,8 @@ func discoverCertManager(t *testing.T, client discovery.DiscoveryInterface) meta
 			return false, err
 		}
 		mapper = restmapper.NewDiscoveryRESTMapper(groups)
-		for _, kind := range []string{"Issuer", "Certificate"} {
-			_, err := mapper.RESTMapping(schema.GroupKind{Group: certManagerGroup, Kind: kind}, "v1")
+		for _, kind := range foreignKinds() {
+			_, err := mapper.RESTMapping(kind, "v1")
 			if meta.IsNoMatchError(err) {
 				return false, nil
 			}
@@ -73,7 +95,7 @@ func discoverCertManager(t *testing.T, client discovery.DiscoveryInterface) meta
 		return true, nil
 	})
 	if err != nil {
-		t.Fatalf("kinds of %s: %v", certManagerGroup, err)
+		t.Fatalf("discover %v: %v", foreignKinds(), err)
 	}
 	return mapper
 }

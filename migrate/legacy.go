@@ -3,7 +3,9 @@ package migrate
 import (
 	"context"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -229,7 +231,7 @@ func (r *run) clusterDomain(ctx context.Context) string {
 
 // leads reports whether a Service leads to a pod of a selector that is ready.
 func (r *run) leads(ctx context.Context, service Object, selector map[string]string) (bool, error) {
-	slices, err := r.api.DiscoveryV1().EndpointSlices(service.Namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service.Name})
+	lists, err := r.api.DiscoveryV1().EndpointSlices(service.Namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service.Name})
 	if err != nil {
 		return false, fmt.Errorf("see where %s leads: %w", service, err)
 	}
@@ -242,7 +244,7 @@ func (r *run) leads(ctx context.Context, service Object, selector map[string]str
 		ours[p.Name] = true
 	}
 	leads := false
-	for _, s := range slices.Items {
+	for _, s := range lists.Items {
 		for _, e := range s.Endpoints {
 			if e.TargetRef == nil || !ours[e.TargetRef.Name] {
 				return false, nil // an old one, still
@@ -290,20 +292,24 @@ const (
 )
 
 // accepted looks at the new collectors for a while: an error is that they refuse
-// subscribers of the old one.
-func (r *run) accepted(ctx context.Context, before float64) ([]string, error) {
+// subscribers of the old one. A look that fails is made good by the next.
+func (r *run) accepted(ctx context.Context, before map[string]float64) ([]string, error) {
+	var failed error
 	for end := time.Now().Add(settled); time.Now().Before(end); {
 		if err := sleep(ctx, time.Second); err != nil {
 			return nil, err
 		}
 		now, err := r.refusals(ctx)
-		if err != nil {
-			return nil, err
+		if failed = err; err != nil || !r.enforced() {
+			continue
 		}
-		if now > before && r.enforced() {
-			return nil, fmt.Errorf("the new collectors have refused %v subscribers that the old one served: their log says whom and why (kubectl -n %s logs -l app.kubernetes.io/component=collector). Falco pods that are not known as such need the annotation metawire.dev/inject; or let the new collectors serve everybody, as the old one did, with --set stream.authorization=audit",
-				now-before, r.state.Plan.New.Namespace)
+		if more := grown(before, now); len(more) > 0 {
+			return nil, fmt.Errorf("the new collectors have refused subscribers that the old one served (%s): their log says whom and why (kubectl -n %s logs -l app.kubernetes.io/component=collector). Falco pods that are not known as such need the annotation metawire.dev/inject: \"true\"; or let the new collectors serve everybody, as the old one did, with --set stream.authorization=audit",
+				strings.Join(more, ", "), r.state.Plan.New.Namespace)
 		}
+	}
+	if failed != nil {
+		return nil, fmt.Errorf("what the new collectors refuse is not known: %w", failed)
 	}
 	subscribers, err := r.subscribers(ctx, r.state.Plan.New)
 	if err != nil {
@@ -312,8 +318,28 @@ func (r *run) accepted(ctx context.Context, before float64) ([]string, error) {
 	return []string{fmt.Sprintf("%v subscribers have come over the old Service", subscribers)}, nil
 }
 
-func (r *run) refusals(ctx context.Context) (float64, error) {
-	return r.metric(ctx, r.state.Plan.New, refusedMetric)
+// refusals are how many subscribers were refused because of their address, by
+// reason. Who comes over an old Service has nothing else to show.
+func (r *run) refusals(ctx context.Context) (map[string]float64, error) {
+	made, err := installation.At(r.config, r.state.Plan.New.Namespace, r.state.Plan.New.Name)
+	if err != nil {
+		return nil, err
+	}
+	all, err := made.MetricBy(ctx, installation.Collector, refusedMetric, "reason")
+	maps.DeleteFunc(all, func(reason string, _ float64) bool { return !strings.HasPrefix(reason, "address_") })
+	return all, err
+}
+
+// grown says which counters are larger than before. One that is smaller is of a
+// collector that was made anew.
+func grown(before, now map[string]float64) []string {
+	var more []string
+	for _, reason := range slices.Sorted(maps.Keys(now)) {
+		if n := now[reason] - before[reason]; n > 0 {
+			more = append(more, fmt.Sprintf("%v by %s", n, reason))
+		}
+	}
+	return more
 }
 
 // enforced reports whether the new collectors do refuse.
@@ -325,16 +351,11 @@ func (r *run) enforced() bool {
 // subscribers is how many there are that use the old Service, or another way
 // without TLS.
 func (m *Migrator) subscribers(ctx context.Context, n NewRelease) (float64, error) {
-	return m.metric(ctx, n, legacyMetric)
-}
-
-// metric is the sum of a metric over all collectors of a release.
-func (m *Migrator) metric(ctx context.Context, n NewRelease, name string) (float64, error) {
-	found, err := installation.At(m.config, n.Namespace, n.Name)
+	made, err := installation.At(m.config, n.Namespace, n.Name)
 	if err != nil {
 		return 0, err
 	}
-	return found.Metric(ctx, installation.Collector, name)
+	return made.Metric(ctx, installation.Collector, legacyMetric)
 }
 
 // sleep waits, or returns why ctx has ended.

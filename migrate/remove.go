@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -86,6 +87,21 @@ func (r *run) removeRecords(ctx context.Context) error {
 	return nil
 }
 
+// unused looks for a while who comes without TLS: one that is between two streams
+// is seen so. It returns the first number that is not 0.
+func (r *run) unused(ctx context.Context) (float64, error) {
+	for range 5 {
+		n, err := r.subscribers(ctx, r.state.Plan.New)
+		if err != nil || n > 0 {
+			return n, err
+		}
+		if err := sleep(ctx, 2*time.Second); err != nil {
+			return 0, err
+		}
+	}
+	return 0, nil
+}
+
 // Finish removes the old Service of a migration that has ended, when nobody uses
 // it any more.
 func (m *Migrator) Finish(ctx context.Context, d Done) error {
@@ -98,7 +114,7 @@ func (m *Migrator) Finish(ctx context.Context, d Done) error {
 			return err
 		}
 		err := r.do(ctx, "see that nobody uses "+d.Service.String(), func(ctx context.Context) ([]string, error) {
-			n, err := m.subscribers(ctx, d.New)
+			n, err := r.unused(ctx)
 			if err == nil && n > 0 {
 				err = fmt.Errorf("%v subscribers still come without TLS, as over %s: take collectorHostname out of Falco's values and let its pods be made anew (metawire check names those that are not wired), then run it again", n, d.Service)
 			}

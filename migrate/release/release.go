@@ -41,7 +41,7 @@ func New(config *rest.Config, namespace, name string) (*Release, error) {
 		return nil, fmt.Errorf("release %s in namespace %q: %w", name, namespace, err)
 	}
 	var err error
-	r.chart, err = load()
+	r.chart, err = Chart()
 	return r, err
 }
 
@@ -143,8 +143,8 @@ func (r *Release) removeTests(ctx context.Context, of *release.Release) error {
 	return nil
 }
 
-// load returns the embedded chart.
-func load() (*chart.Chart, error) {
+// Chart returns the embedded chart.
+func Chart() (*chart.Chart, error) {
 	fsys, err := charts.Metawire()
 	if err != nil {
 		return nil, err

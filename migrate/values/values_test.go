@@ -3,7 +3,6 @@ package values_test
 import (
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -11,12 +10,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	helmchart "helm.sh/helm/v3/pkg/chart"
-	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	"sigs.k8s.io/yaml"
 
 	"github.com/metawire/metawire/charts"
+	"github.com/metawire/metawire/migrate/release"
 	"github.com/metawire/metawire/migrate/values"
 )
 
@@ -470,23 +469,7 @@ func leaves(prefix string, v map[string]any) []string {
 // ourChart is the chart that values are made for.
 func ourChart(t *testing.T) *helmchart.Chart {
 	t.Helper()
-	fsys, err := charts.Metawire()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var files []*loader.BufferedFile
-	err = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := fs.ReadFile(fsys, name)
-		files = append(files, &loader.BufferedFile{Name: name, Data: data})
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	chart, err := loader.LoadFiles(files)
+	chart, err := release.Chart()
 	if err != nil {
 		t.Fatal(err)
 	}

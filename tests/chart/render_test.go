@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -16,7 +15,6 @@ import (
 	"testing"
 
 	helmchart "helm.sh/helm/v3/pkg/chart"
-	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -24,7 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	sigsyaml "sigs.k8s.io/yaml"
 
-	"github.com/metawire/metawire/charts"
+	ours "github.com/metawire/metawire/migrate/release"
 )
 
 const (
@@ -46,23 +44,7 @@ func TestMain(m *testing.M) {
 // loadChart returns the embedded chart.
 func loadChart(t testing.TB) *helmchart.Chart {
 	t.Helper()
-	fsys, err := charts.Metawire()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var files []*loader.BufferedFile
-	err = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := fs.ReadFile(fsys, name)
-		files = append(files, &loader.BufferedFile{Name: name, Data: data})
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ch, err := loader.LoadFiles(files)
+	ch, err := ours.Chart()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,17 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
-	"helm.sh/helm/v3/pkg/chart"
-	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage/driver"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
-	"github.com/metawire/metawire/charts"
+	ours "github.com/metawire/metawire/migrate/release"
 )
 
 // Release is a release of the chart, which may not be there yet.
@@ -56,7 +53,7 @@ func (r *Release) Current() (*release.Release, error) {
 // are ready, the timeout has passed or ctx ends; what was made stays when it
 // fails. The labels are the release's own.
 func (r *Release) Install(ctx context.Context, values map[string]any, labels map[string]string, timeout time.Duration) (*release.Release, error) {
-	chart, err := load()
+	chart, err := ours.Chart()
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +70,7 @@ func (r *Release) Install(ctx context.Context, values map[string]any, labels map
 // Upgrade is helm upgrade --wait, and blocks as Install does. The values
 // replace the former ones.
 func (r *Release) Upgrade(ctx context.Context, values map[string]any, timeout time.Duration) (*release.Release, error) {
-	chart, err := load()
+	chart, err := ours.Chart()
 	if err != nil {
 		return nil, err
 	}
@@ -112,29 +109,4 @@ func (r *Release) Uninstall(timeout time.Duration) error {
 		return fmt.Errorf("helm uninstall %s in namespace %q: %w", r.name, r.namespace, err)
 	}
 	return nil
-}
-
-// load returns the embedded chart.
-func load() (*chart.Chart, error) {
-	fsys, err := charts.Metawire()
-	if err != nil {
-		return nil, err
-	}
-	var files []*loader.BufferedFile
-	err = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := fs.ReadFile(fsys, name)
-		files = append(files, &loader.BufferedFile{Name: name, Data: data})
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the chart: %w", err)
-	}
-	c, err := loader.LoadFiles(files)
-	if err != nil {
-		return nil, fmt.Errorf("load the chart: %w", err)
-	}
-	return c, nil
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/metawire/metawire/migrate/release"
 )
 
 // Phases that are none of the table: what a state says when they are reached.
@@ -148,8 +150,8 @@ func (r *run) begin(ctx context.Context, p *Plan) error {
 	}
 	r.state = &draft.state
 	r.state.Began, r.state.Phase = time.Now().UTC(), phases()[0].name
-	var err error
-	if draft.backup.Records, err = r.records.All(ctx, p.Old.Namespace, p.Old.Name); err != nil {
+	err := r.renew(ctx, p.Old, &draft.backup)
+	if err != nil {
 		return err
 	}
 	r.state.File, err = draft.backup.write(r.options.Backup, p.Old)
@@ -157,6 +159,36 @@ func (r *run) begin(ctx context.Context, p *Plan) error {
 		return err
 	}
 	return r.state.begin(ctx, r.api, &draft.backup)
+}
+
+// renew completes the backup, whose objects were read when the plan was made. That
+// the release is another by now is an error.
+func (r *run) renew(ctx context.Context, old OldRelease, b *backup) (err error) {
+	changed := fmt.Errorf("release %s has changed since the plan was made: run it again", old)
+	if b.Records, err = r.records.All(ctx, old.Namespace, old.Name); err != nil {
+		return err
+	}
+	found := false
+	for _, record := range b.Records {
+		n := release.Revision(record)
+		if found = found || n == old.Revision; n > old.Revision && record.Labels["status"] != "failed" {
+			return changed
+		}
+	}
+	if !found {
+		return changed
+	}
+	for i, u := range b.Objects {
+		now, err := r.objects.live(ctx, u)
+		if err != nil {
+			return err
+		}
+		if now == nil || owner(now) != old.String() {
+			return changed
+		}
+		b.Objects[i] = now
+	}
+	return nil
 }
 
 // refresh reads the state again, now that nobody else changes it.

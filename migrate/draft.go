@@ -36,6 +36,7 @@ type drafter struct {
 	made       *release.Release
 	will       []*unstructured.Unstructured // what the new release will have
 	endpoint   *Endpoint                    // of an inventory
+	suspended  bool                         // the old CronJob is, before anything was done
 	fresh      bool                         // the namespace of the new release is not there yet
 }
 
@@ -192,6 +193,9 @@ func (d *drafter) translate(ctx context.Context) error {
 	}
 	d.state.Values = merge(t.Values, d.options.Values)
 	d.plan.Values, d.plan.ByHand, d.plan.NewValues = t.Notes, t.Hand, hide(d.state.Values)
+	if d.suspended {
+		d.plan.ByHand = append(d.plan.ByHand, fmt.Sprintf("%s is suspended; the new one makes runs by its schedule.", d.state.CronJob))
+	}
 	return nil
 }
 
@@ -208,6 +212,9 @@ func (d *drafter) inventory(ctx context.Context, r *values.Release) error {
 	job, err := as[batchv1.CronJob](d.find(d.state.CronJob))
 	if err != nil {
 		return err
+	}
+	if job.Spec.Suspend != nil && *job.Spec.Suspend {
+		d.suspended = true
 	}
 	from := credentials(job)
 	if from == "" {

@@ -29,6 +29,9 @@ const (
 	// proxies is how long nodes may take to follow a Service that has changed
 	// (kube-proxy's minSyncPeriod is 1 s, and its source is a watch).
 	proxies = 3 * time.Second
+	// names is how long an address may be remembered that a Service's name had
+	// (CoreDNS gives names 30 s by the configuration that kubeadm writes).
+	names = 35 * time.Second
 	// settled is how long refusals are looked for: the collectors wait 10 s for an
 	// address to become known before they refuse, and a stock plugin comes back
 	// within 1.6 s of its first failure.
@@ -104,7 +107,16 @@ func (r *run) turn(ctx context.Context) ([]string, error) {
 	}); err != nil {
 		return nil, err
 	}
-	return found, sleep(ctx, proxies)
+	return found, sleep(ctx, r.known())
+}
+
+// known is how long it takes until a change of the old Service is known wherever
+// there may be a Falco.
+func (r *run) known() time.Duration {
+	if r.state.Relay != nil { // it changes what the name stands for
+		return names
+	}
+	return proxies
 }
 
 // collectorService is the new release's.

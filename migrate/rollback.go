@@ -180,7 +180,7 @@ func (r *run) turnBack(ctx context.Context, b *backup) error {
 	}); err != nil {
 		return err
 	}
-	return sleep(ctx, proxies)
+	return sleep(ctx, r.known())
 }
 
 // withdraw removes the new release, and what the migration made beside it.

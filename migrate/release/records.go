@@ -243,13 +243,14 @@ func (r *Records) All(ctx context.Context, namespace, name string) ([]corev1.Sec
 		return nil, fmt.Errorf("read the records of release %s in namespace %q: %w", name, namespace, err)
 	}
 	slices.SortFunc(list.Items, func(a, b corev1.Secret) int {
-		return revisionOf(a) - revisionOf(b)
+		return Revision(a) - Revision(b)
 	})
 	return list.Items, nil
 }
 
-func revisionOf(s corev1.Secret) int {
-	n, _ := strconv.Atoi(s.Labels["version"]) // 0 of what is none of Helm's
+// Revision is which revision a record is of.
+func Revision(record corev1.Secret) int {
+	n, _ := strconv.Atoi(record.Labels["version"]) // 0 of what is none of Helm's
 	return n
 }
 

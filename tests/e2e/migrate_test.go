@@ -255,7 +255,13 @@ func testMigrateElsewhere(t *testing.T, w *world) {
 	w.exactly(t, d, pod)
 	out := w.mustMigrate(t, "--release", old, "--to-namespace", to, "--set", "collector.replicas=1")
 	t.Log(out)
-	w.followed(t, "over, by a name", d, pod, 0)
+	s := w.followed(t, "over, by a name", d, pod, 0)
+	if out, code := w.migration(t, "--rollback", "--yes", "--release", old); code != 0 {
+		t.Fatalf("--rollback ended with %d:\n%s", code, out)
+	}
+	w.followed(t, "back, from a name", d, pod, len(s.Ends))
+	w.nothingOf(t, to, "metawire")
+	w.mustMigrate(t, "--release", old, "--to-namespace", to, "--set", "collector.replicas=1")
 	w.gone(t, falcos, service, "Deployment", "ServiceAccount", "ClusterRole", "ClusterRoleBinding")
 	w.remove(t, d)
 	if out, code := w.migration(t, "--finish", "--release", old); code != 0 {

@@ -340,3 +340,53 @@ func TestMigratePlan(t *testing.T) {
 		}
 	}
 }
+
+// TestMigrateOldPlan: a plan for what is another by now is not carried out: the
+// old release was upgraded, or is gone because somebody else has migrated it.
+func TestMigrateOldPlan(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, ns string){
+		"upgraded": func(t *testing.T, ns string) {
+			recorded(t, ns, "old", "k8s-metacollector", 2, release.StatusDeployed, nil)
+			t.Cleanup(func() { // its objects are of the first
+				if err := api.Delete(context.Background(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "sh.helm.release.v1.old.v2"}}); err != nil {
+					t.Error(err)
+				}
+			})
+		},
+		"gone": func(t *testing.T, ns string) {
+			var record corev1.Secret
+			if err := api.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "sh.helm.release.v1.old.v1"}, &record); err != nil {
+				t.Fatal(err)
+			}
+			if err := api.Delete(t.Context(), record.DeepCopy()); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { // for what uninstalls it
+				record.ResourceVersion, record.UID = "", ""
+				if err := api.Create(context.Background(), &record); err != nil {
+					t.Error(err)
+				}
+			})
+		},
+		"an object of it is gone": func(t *testing.T, ns string) {
+			if err := api.Delete(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "old-k8s-metacollector"}}); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := newNamespace(t)
+			installOld(t, oldcharts.Metacollector, "old", ns, nil)
+			m, _ := migrator(t, migrate.Options{Namespace: ns, ToRelease: "metawire-" + ns, Backup: filepath.Join(t.TempDir(), "backup")})
+			p := planOf(t, m)
+			change(t, ns)
+			if _, err := m.Apply(t.Context(), p); err == nil || !strings.Contains(err.Error(), "has changed since the plan was made") {
+				t.Errorf("got %v, want that it has changed", err)
+			}
+			left := &corev1.SecretList{}
+			if err := api.List(t.Context(), left, client.InNamespace(ns), client.HasLabels{"metawire.dev/migration"}); err != nil || len(left.Items) > 0 {
+				t.Errorf("something was begun: %d Secrets, %v", len(left.Items), err)
+			}
+		})
+	}
+}

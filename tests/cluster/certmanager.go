@@ -110,10 +110,10 @@ func (c *Cluster) runBeside(p plan, what component) (stop func() error, err erro
 		}
 		_ = run.cmd.Process.Signal(syscall.SIGKILL)
 		<-run.done
-		if run.cmd.ProcessState.ExitCode() >= 0 { // it was faster
-			return run.err
+		if status, ok := run.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGKILL {
+			return nil
 		}
-		return nil
+		return run.err // it was faster
 	})
 	c.beside = append(c.beside, stop)
 	return stop, nil

@@ -113,6 +113,9 @@ func (m *Migrator) Finish(ctx context.Context, d Done) error {
 		if err := r.refresh(ctx); err != nil {
 			return err
 		}
+		if r.state.Phase != phaseDone {
+			return fmt.Errorf("the migration of release %s is being undone: run it again with --rollback", d.Old)
+		}
 		err := r.do(ctx, "see that nobody uses "+d.Service.String(), func(ctx context.Context) ([]string, error) {
 			n, err := r.unused(ctx)
 			if err == nil && n > 0 {

@@ -82,7 +82,7 @@ func (m *Migrator) Survey(ctx context.Context) (*Survey, error) {
 			taken[p.New.Name] = p.New.String()
 		}
 	}
-	foreign, err := m.foreign(ctx, heads)
+	foreign, err := m.foreign(ctx, heads, known)
 	s.Plans = append(s.Plans, foreign...)
 	return s, err
 }
@@ -149,7 +149,9 @@ func isCollectors(labels map[string]string) bool {
 }
 
 // foreign finds what looks like an old release and is none of Helm's.
-func (m *Migrator) foreign(ctx context.Context, heads []release.Head) ([]*Plan, error) {
+// A release whose migration was begun may have objects and no record: it is being
+// brought back.
+func (m *Migrator) foreign(ctx context.Context, heads []release.Head, begun map[string]bool) ([]*Plan, error) {
 	if m.options.Release != "" {
 		return nil, nil
 	}
@@ -177,7 +179,8 @@ func (m *Migrator) foreign(ctx context.Context, heads []release.Head) ([]*Plan, 
 	var plans []*Plan
 	for _, f := range found {
 		owner := f.Annotations["meta.helm.sh/release-namespace"] + "/" + f.Annotations["meta.helm.sh/release-name"]
-		if slices.ContainsFunc(heads, func(h release.Head) bool { return h.String() == owner }) {
+		_, known := begun[owner]
+		if known || slices.ContainsFunc(heads, func(h release.Head) bool { return h.String() == owner }) {
 			continue
 		}
 		who := cmp.Or(managedBy(f.Labels, f.Annotations), "nobody that is known here")

@@ -191,8 +191,11 @@ func (t *translator) override() {
 
 // edited notes a key of the ConfigMap.
 func (t *translator) edited(key string, o Outcome, reason string, to ...string) {
-	value := strings.Join(strings.Fields(t.Config[key]), ", ")
-	t.notes = append(t.notes, Note{Key: "configmap: " + key, Outcome: o, Value: show("", value), Reason: reason, To: to})
+	value := show(key, strings.Join(strings.Fields(t.Config[key]), ", "))
+	if o == Unknown {
+		value = "" // it may be a secret
+	}
+	t.notes = append(t.notes, Note{Key: "configmap: " + key, Outcome: o, Value: value, Reason: reason, To: to})
 }
 
 // config says what becomes of the rest of the ConfigMap.

@@ -123,6 +123,9 @@ func (t *translator) note(key string, o Outcome, reason string, to ...string) {
 		return
 	}
 	v, _ := at(t.all, key)
+	if o == Unknown {
+		v = nil // it may be a secret
+	}
 	t.notes = append(t.notes, Note{Key: key, Outcome: o, Value: show(key, v), To: to, Reason: reason})
 }
 
@@ -240,7 +243,8 @@ func (t *translator) rest(prefix string, values map[string]any) {
 			t.notes = append(t.notes, Note{Key: key, Outcome: Dropped, Value: show(key, v), Reason: "no such key is known, and it is empty"})
 			continue
 		}
-		t.notes = append(t.notes, Note{Key: key, Outcome: Unknown, Value: show(key, v), Reason: reason})
+		// Nobody knows whether it is a secret: it is not shown.
+		t.notes = append(t.notes, Note{Key: key, Outcome: Unknown, Reason: reason})
 	}
 }
 

@@ -393,6 +393,11 @@ func TestUnknown(t *testing.T) {
 			t.Errorf("%s: got %+v, want %q", user, got.Notes, reason)
 		}
 	}
+	r := releaseOf(t, values.Firefly, `{dsn: canary, image: {pass: canary}, tolerations: canary}`)
+	r.Config = map[string]string{"surprise": "canary"}
+	if shown, err := json.Marshal(translate(t, r)); err != nil || strings.Contains(string(shown), "canary") {
+		t.Errorf("a value whose meaning is not known is shown: %s, %v", shown, err)
+	}
 	if _, err := values.Translate(values.Release{Chart: "nginx"}); err == nil {
 		t.Error("a chart that is none of ours is no error")
 	}

@@ -8,14 +8,23 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
+
 	"github.com/metawire/metawire/migrate/release"
 )
 
-// Phases that are none of the table: what a state says when they are reached.
+// Phases that are spoken of elsewhere; the last three are none of the table, but
+// what a state says when they are reached.
 const (
-	phaseDone     = "done"
-	phaseKept     = "kept"      // --keep-old: all but the removal is done
-	phaseRollBack = "roll back" // what was done is being undone
+	phaseHandOver = "hand over"
+	phaseVerify   = "verify"
+	phaseRemove   = "remove"
+
+	phaseDone = "done"
+	// PhaseKept is after --keep-old: all but the removal is done.
+	PhaseKept = "kept"
+	// PhaseRollBack is when what was done is being undone.
+	PhaseRollBack = "roll back"
 )
 
 // phase is a part of a migration. It can be done again, whole, after it was
@@ -25,7 +34,7 @@ type phase struct {
 	says string // in words, for the plan
 	// concerns tells whether a migration has such a phase; nil: each has.
 	concerns func(*state) bool
-	// final phases are not undone when they fail: what is removed is on its way.
+	// final phases are not undone when they fail: the new release does the work.
 	final bool
 	run   func(*run, context.Context) error
 }
@@ -39,9 +48,10 @@ func phases() []phase {
 		{"pause", "let the old CronJob make no more Jobs, and wait for the one that runs", sends, false, (*run).pause},
 		{"install", "install the new release beside the old one, and wait until it is ready", nil, false, (*run).install},
 		{"send", "let the new release send the inventory once", sends, false, (*run).send},
-		{"verify", "run the new release's tests (helm test)", nil, false, (*run).verify},
-		{"hand over", "lead the old Service to the new collectors, end the old ones, and see that nobody is refused", streams, false, (*run).handOver},
-		{"remove", "remove the old release, without running its hooks", nil, true, (*run).remove},
+		{phaseVerify, "run the new release's tests (helm test)", nil, false, (*run).verify},
+		{phaseHandOver, "lead the old Service to the new collectors, end the old ones, and see that nobody is refused", streams, false, (*run).handOver},
+		{"look again", "see that the new release works, and that the old one is what was backed up", nil, true, (*run).lookAgain},
+		{phaseRemove, "remove the old release, without running its hooks", nil, true, (*run).remove},
 	}
 }
 
@@ -52,8 +62,8 @@ func (s *state) ahead(from string) []phase {
 	switch from {
 	case "":
 		return all
-	case phaseKept:
-		return all[len(all)-1:]
+	case PhaseKept:
+		from = phaseVerify
 	}
 	at := slices.IndexFunc(all, func(p phase) bool { return p.name == from })
 	if at < 0 {
@@ -64,7 +74,7 @@ func (s *state) ahead(from string) []phase {
 
 // steps says what is to be done from a phase on.
 func (s *state) steps(from string) []string {
-	if from == phaseRollBack {
+	if from == PhaseRollBack {
 		return []string{"go on undoing what was done"}
 	}
 	var says []string
@@ -91,18 +101,22 @@ func (m *Migrator) Apply(ctx context.Context, p *Plan) (came string, err error) 
 	err = m.locked(ctx, p.Old, func(ctx context.Context) error {
 		r := &run{Migrator: m, state: p.state}
 		if r.state == nil {
-			if err := r.begin(ctx, p); err != nil {
-				return err
-			}
-		} else if err := r.refresh(ctx); err != nil {
+			err = r.begin(ctx, p)
+		} else {
+			err = r.refresh(ctx)
+		}
+		if err != nil {
 			return err
 		}
-		if r.state.Phase == phaseRollBack {
-			came = fmt.Sprintf("release %s is back, and Metawire's release %s is gone", p.Old, p.New)
-			return r.rollBack(ctx)
+		if r.state.Phase == PhaseRollBack {
+			came, err = r.rollBack(ctx)
+			return err
+		}
+		if err := r.unchanged(ctx); err != nil {
+			return err
 		}
 		err := r.forward(ctx)
-		if came = fmt.Sprintf("release %s is Metawire's release %s now", p.Old, p.New); r.state.Phase == phaseKept {
+		if came = fmt.Sprintf("release %s is Metawire's release %s now", p.Old, p.New); r.state.Phase == PhaseKept {
 			came = fmt.Sprintf("Metawire's release %s does the work of release %s, which is kept: run it again to remove that", p.New, p.Old)
 		}
 		return err
@@ -114,18 +128,20 @@ func (m *Migrator) Apply(ctx context.Context, p *Plan) (came string, err error) 
 func (r *run) forward(ctx context.Context) error {
 	for _, p := range r.state.ahead(r.state.Phase) {
 		if p.final && r.options.KeepOld {
-			return r.state.enter(ctx, r.api, phaseKept)
+			return r.state.enter(ctx, r.api, PhaseKept)
 		}
 		if err := r.state.enter(ctx, r.api, p.name); err != nil {
-			return err
+			return fmt.Errorf("%w; %s", err, goOn)
 		}
 		err := p.run(r, ctx)
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
-			return fmt.Errorf("interrupted: %w; run it again to go on, or with --rollback to undo it", err)
-		case p.final:
-			return fmt.Errorf("%w; the new release works, and the old one is not wholly removed: run it again to go on", err)
+			return fmt.Errorf("interrupted: %w; %s", err, goOn)
+		case p.name == phaseRemove:
+			return fmt.Errorf("%w; the new release works, and the old one is not wholly removed: %s", err, goOn)
+		case p.final, r.state.Kept:
+			return fmt.Errorf("%w; nothing was removed: %s", err, goOn)
 		default:
 			return r.retreat(ctx, err)
 		}
@@ -133,9 +149,11 @@ func (r *run) forward(ctx context.Context) error {
 	return r.state.enter(ctx, r.api, phaseDone)
 }
 
+const goOn = "run it again to go on, or with --rollback to undo it"
+
 // retreat undoes what was done, because of err.
 func (r *run) retreat(ctx context.Context, err error) error {
-	if back := r.rollBack(ctx); back != nil {
+	if _, back := r.rollBack(ctx); back != nil {
 		return fmt.Errorf("%w; and it could not be undone, run it again to go on with that: %w", err, back)
 	}
 	return fmt.Errorf("%w; all is as it was: the old release works, the new one is gone", err)
@@ -147,6 +165,9 @@ func (r *run) begin(ctx context.Context, p *Plan) error {
 	draft := p.draft
 	if draft == nil {
 		return errors.New("the plan is of no survey")
+	}
+	if err := r.taken(ctx, p.Old, draft.endpoint); err != nil {
+		return err
 	}
 	r.state = &draft.state
 	r.state.Began, r.state.Phase = time.Now().UTC(), phases()[0].name
@@ -183,12 +204,29 @@ func (r *run) renew(ctx context.Context, old OldRelease, b *backup) (err error) 
 		if err != nil {
 			return err
 		}
-		if now == nil || owner(now) != old.String() {
+		if now == nil || owner(now) != old.String() || !equality.Semantic.DeepEqual(portable(u).Object, portable(now).Object) {
 			return changed
 		}
 		b.Objects[i] = now
 	}
 	return nil
+}
+
+// taken asks the endpoint of an inventory whether it takes this cluster under its
+// id, which is known only by opening a run; so it is not asked by a plan. An
+// interrupted run is nothing to the service.
+func (r *run) taken(ctx context.Context, old OldRelease, e *Endpoint) error {
+	if e == nil || r.options.Endpoint == nil {
+		return nil
+	}
+	return r.step(ctx, old, r.options.Timeout, "ask the endpoint whether it takes cluster "+e.ClusterID, func(ctx context.Context) ([]string, error) {
+		open := *e
+		open.Open = true
+		if err := r.options.Endpoint(ctx, open); err != nil {
+			return nil, fmt.Errorf("%w: %s", ErrProblems, refusal(err))
+		}
+		return nil, nil
+	})
 }
 
 // refresh reads the state again, now that nobody else changes it.

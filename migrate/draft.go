@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,6 +37,7 @@ type drafter struct {
 	state      state
 	made       *release.Release
 	will       []*unstructured.Unstructured // what the new release will have
+	tests      []*unstructured.Unstructured // what helm test makes of it
 	endpoint   *Endpoint                    // of an inventory
 	suspended  bool                         // the old CronJob is, before anything was done
 	fresh      bool                         // the namespace of the new release is not there yet
@@ -58,6 +61,9 @@ func (m *Migrator) draft(ctx context.Context, h release.Head, taken map[string]s
 	if d.old, err = m.records.Get(ctx, h); err != nil {
 		return nil, err
 	}
+	if h.Failed > 0 {
+		d.plan.ByHand = append(d.plan.ByHand, fmt.Sprintf("Revision %d of the old release, an upgrade, has failed: the values are those of revision %d. What it changed before it failed is in the objects.", h.Failed, h.Revision))
+	}
 	d.name(taken)
 	for _, do := range []func(context.Context) error{d.observe, d.translate, d.render, d.compare, d.preflight} {
 		if err := do(ctx); err != nil {
@@ -66,7 +72,7 @@ func (m *Migrator) draft(ctx context.Context, h release.Head, taken map[string]s
 	}
 	d.state.Plan = d.plan
 	d.plan.Steps = d.state.steps("")
-	d.plan.draft = &draftState{state: d.state, backup: backup{Objects: d.had, Hooks: d.hooks}}
+	d.plan.draft = &draftState{state: d.state, backup: backup{Objects: d.had, Hooks: d.hooks}, endpoint: d.endpoint}
 	return d.plan, nil
 }
 
@@ -77,11 +83,17 @@ func (d *drafter) name(taken map[string]string) {
 	if d.options.ToRelease == "" && (taken[n.Name] != "" || d.old.Name == n.Name) {
 		n.Name += "-" + d.old.Name
 	}
+	if len(n.Name) > maxName {
+		d.problem("the new release would be %s, and Helm takes names of %d letters: give a shorter one: --to-release NAME", n.Name, maxName)
+	}
 	if who := taken[n.Name]; who != "" {
 		d.problem("a release %s of Metawire is there already: take another name: --to-release NAME", who)
 	}
 	d.plan.New = n
 }
+
+// maxName is the longest name of a release.
+const maxName = 53
 
 // observe reads what the release has in the cluster, and who looks after it.
 func (d *drafter) observe(ctx context.Context) error {
@@ -192,7 +204,8 @@ func (d *drafter) translate(ctx context.Context) error {
 		d.problem("what these values mean is not known; leave them out with --allow-unknown:\n  %s", strings.Join(unknown, "\n  "))
 	}
 	d.state.Values = merge(t.Values, d.options.Values)
-	d.plan.Values, d.plan.ByHand, d.plan.NewValues = t.Notes, t.Hand, hide(d.state.Values)
+	d.plan.Values, d.plan.NewValues = t.Notes, hide(d.state.Values)
+	d.plan.ByHand = append(d.plan.ByHand, t.Hand...)
 	if d.suspended {
 		d.plan.ByHand = append(d.plan.ByHand, fmt.Sprintf("%s is suspended; the new one makes runs by its schedule.", d.state.CronJob))
 	}
@@ -330,7 +343,7 @@ func (d *drafter) render(ctx context.Context) error {
 		return err
 	}
 	d.plan.New.Version = d.made.Version()
-	manifest, err := d.made.Render(ctx, d.state.Values)
+	manifest, tests, err := d.made.Render(ctx, d.state.Values)
 	if err != nil {
 		if ctx.Err() != nil {
 			return err
@@ -338,7 +351,10 @@ func (d *drafter) render(ctx context.Context) error {
 		d.problem("%s", err)
 		return nil
 	}
-	d.will, err = d.objects.manifest(manifest, d.plan.New.Namespace)
+	if d.will, err = d.objects.manifest(manifest, d.plan.New.Namespace); err != nil {
+		return err
+	}
+	d.tests, err = d.objects.manifest(tests, d.plan.New.Namespace)
 	return err
 }
 
@@ -349,6 +365,12 @@ func (d *drafter) compare(ctx context.Context) error {
 		return err
 	}
 	d.keeps()
+	if err := d.serves(); err != nil {
+		return err
+	}
+	if err := d.beside(ctx); err != nil {
+		return err
+	}
 	for _, u := range d.had {
 		o := named(u)
 		if o == deref(d.state.Service) {
@@ -421,6 +443,55 @@ func (d *drafter) keeps() {
 	d.plan.Objects = append(d.plan.Objects, Change{Create, Object{"v1", "Secret", d.old.Namespace, stateName(d.old.Name)}, "how far the migration is, and the backup"})
 }
 
+// beside looks whether what the migration makes besides the new release is there
+// already, and somebody's.
+func (d *drafter) beside(ctx context.Context) error {
+	for _, o := range []*Object{d.state.copied(), d.state.Relay} {
+		if o == nil {
+			continue
+		}
+		now, err := d.objects.live(ctx, o.unstructured())
+		if err != nil && !apierrors.IsForbidden(err) {
+			return err
+		}
+		if now != nil && now.GetLabels()[migrationLabel] != d.old.Name {
+			d.problem("%s is in the way: it is none that a migration has left. Take another name: --to-release NAME", o)
+		}
+	}
+	return nil
+}
+
+// serves finds out whether who uses the old Service can be served through it.
+func (d *drafter) serves() error {
+	if d.state.Service == nil {
+		return nil
+	}
+	on := func(otherwise bool, path ...string) bool {
+		v, found, err := unstructured.NestedBool(d.state.Values, path...)
+		return v || !found && otherwise || err != nil // what is no bool, the chart refuses
+	}
+	if !on(true, "stream", "enabled") || !on(false, "stream", "plaintext", "enabled") {
+		d.problem("who uses %s comes without TLS, and the values given here switch that off (stream.enabled, stream.plaintext.enabled): leave it on until nobody uses it and metawire migrate --finish has removed it", d.state.Service)
+	}
+	s, err := as[corev1.Service](d.find(d.state.Service))
+	if err != nil {
+		return err
+	}
+	kind := string(s.Spec.Type)
+	switch {
+	case s.Spec.ClusterIP == corev1.ClusterIPNone:
+		kind = "headless"
+	case len(s.Spec.ExternalIPs) > 0:
+		kind = "with externalIPs"
+	case s.Spec.Type == corev1.ServiceTypeClusterIP, s.Spec.Type == "":
+		return nil
+	}
+	if d.state.Relay != nil {
+		d.problem("%s (%s) cannot lead into another namespace, to which it would become a name: leave --to-namespace out", d.state.Service, kind)
+	}
+	return nil
+}
+
 // falco says what happens to Falco pods that run.
 func (d *drafter) falco() []string {
 	if d.state.Deployment == nil || d.plan.Old.Chart != values.Metacollector {
@@ -466,18 +537,28 @@ func merge(a, b map[string]any) map[string]any {
 	return out
 }
 
-// hide returns values without what is secret in them.
+// hide returns values without what is secret in them, or may be: what is named
+// like a credential, who logs in with a URL, objects and variables of the user's.
 func hide(v map[string]any) map[string]any {
 	out := map[string]any{}
 	for k, v := range v {
-		switch sub, isMap := v.(map[string]any); {
-		case isMap:
-			out[k] = hide(sub)
-		case slices.Contains([]string{"token", accessKey, secretKey, "extraObjects"}, k):
+		out[k] = v
+		switch v := v.(type) {
+		case map[string]any:
+			out[k] = hide(v)
+		case string:
+			if u, err := url.Parse(v); err == nil && u.User != nil {
+				out[k] = u.Redacted()
+			}
+		}
+		if _, isBool := v.(bool); !isBool && secretNames().MatchString(k) {
 			out[k] = "(hidden)"
-		default:
-			out[k] = v
 		}
 	}
 	return out
+}
+
+// secretNames are keys whose values are not shown.
+func secretNames() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)(token|password|accessKey|secretKey|credential)$|^(extraObjects|extraEnv|env|extraArgs)$`)
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	"github.com/metawire/metawire/internal/installation"
 )
@@ -42,6 +43,10 @@ const (
 // which can be undone: nothing is removed yet.
 func (r *run) handOver(ctx context.Context) error {
 	s := r.state.Service
+	users, err := r.users(ctx)
+	if err != nil {
+		return err
+	}
 	if s != nil {
 		err := r.do(ctx, "lead "+s.String()+" to the new collectors", func(ctx context.Context) ([]string, error) {
 			return r.turn(ctx)
@@ -62,8 +67,61 @@ func (r *run) handOver(ctx context.Context) error {
 	}
 	limit := max(r.options.Timeout, 2*settled) // it takes its time
 	return r.step(ctx, r.state.Plan.Old, limit, fmt.Sprintf("see for %s that the new collectors refuse nobody", settled), func(ctx context.Context) ([]string, error) {
-		return r.accepted(ctx, before)
+		return r.accepted(ctx, before, users)
 	})
+}
+
+// oldSubscribers is the predecessor's gauge of the subscribers that are connected.
+const oldSubscribers = "meta_collector_server_subscribers"
+
+// users returns how many subscribers the old collectors serve, less than 0 if they
+// do not tell. A run that was interrupted has counted before it ended them.
+func (r *run) users(ctx context.Context) (float64, error) {
+	if r.state.Users == nil {
+		n, err := r.countUsers(ctx)
+		if err != nil {
+			n = -1 // its metrics are switched off, or it does not work
+		}
+		r.state.Users = &n
+		if err := r.state.enter(ctx, r.api, phaseHandOver); err != nil {
+			return 0, err
+		}
+	}
+	return *r.state.Users, nil
+}
+
+func (r *run) countUsers(ctx context.Context) (float64, error) {
+	pods, err := r.podsOf(ctx, r.state.Deployment)
+	if err != nil {
+		return 0, err
+	}
+	old, err := installation.At(r.config, r.state.Deployment.Namespace, r.state.Plan.Old.Name)
+	if err != nil {
+		return 0, err
+	}
+	sums, err := old.MetricOf(ctx, pods, oldSubscribers, "")
+	return sums[""], err
+}
+
+// podsOf are those of a Deployment.
+func (r *run) podsOf(ctx context.Context, o *Object) ([]corev1.Pod, error) {
+	u, err := r.objects.live(ctx, o.unstructured())
+	if err != nil || u == nil {
+		return nil, err
+	}
+	d, err := as[appsv1.Deployment](u)
+	if err != nil {
+		return nil, err
+	}
+	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
+	if err != nil {
+		return nil, err
+	}
+	pods, err := r.api.CoreV1().Pods(o.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector.String()})
+	if err != nil {
+		return nil, fmt.Errorf("list the pods of %s: %w", o, err)
+	}
+	return pods.Items, nil
 }
 
 // turn changes the old Service so that it leads to the new collectors, and waits
@@ -132,7 +190,10 @@ func (r *run) collectorService(ctx context.Context) (*corev1.Service, error) {
 	return &list.Items[0], nil
 }
 
-// targets are the ports of the collector's pods by the names of the old Service's.
+// plaintext is the port of the collector's pods without TLS.
+const plaintext = "plaintext"
+
+// target is the port of the collector's pods by the name of the old Service's.
 func target(old corev1.ServicePort) string {
 	switch old.Name {
 	case "metrics":
@@ -140,7 +201,7 @@ func target(old corev1.ServicePort) string {
 	case "health-probe":
 		return "health"
 	}
-	return "plaintext" // broker-grpc, or whatever a user has added for it
+	return plaintext // broker-grpc, or whatever a user has added for it
 }
 
 // ports are those of the old Service, as they lead to the new collectors.
@@ -208,7 +269,7 @@ func disown(u *unstructured.Unstructured, release string) {
 func (r *run) relay(ctx context.Context, ours, old *corev1.Service) error {
 	o := r.state.Relay
 	s := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, Labels: map[string]string{legacyLabel: r.state.Plan.Old.Name}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, Labels: map[string]string{legacyLabel: r.state.Plan.Old.Name, releaseLabel: r.state.mark()}},
 		Spec:       corev1.ServiceSpec{Selector: ours.Spec.Selector},
 	}
 	for _, p := range ports(old.Spec.Ports) {
@@ -223,7 +284,14 @@ func (r *run) relay(ctx context.Context, ours, old *corev1.Service) error {
 	made.SetAPIVersion(o.APIVersion)
 	made.SetKind(o.Kind)
 	unstructured.RemoveNestedField(made.Object, "status")
-	return r.objects.create(ctx, made, false)
+	if err := r.objects.create(ctx, made, false); err != nil {
+		return err
+	}
+	now, err := r.objects.live(ctx, made)
+	if err == nil && (now == nil || now.GetLabels()[releaseLabel] != r.state.mark()) {
+		err = fmt.Errorf("%s was made by somebody else meanwhile", o)
+	}
+	return err
 }
 
 // clusterDomain is what names of Services end with: as CoreDNS is told, else the
@@ -257,11 +325,15 @@ func (r *run) leads(ctx context.Context, service Object, selector map[string]str
 	}
 	leads := false
 	for _, s := range lists.Items {
+		// A port of the Service that no pod has is in no slice.
+		streams := slices.ContainsFunc(s.Ports, func(p discoveryv1.EndpointPort) bool {
+			return target(corev1.ServicePort{Name: ptr.Deref(p.Name, "")}) == plaintext
+		})
 		for _, e := range s.Endpoints {
 			if e.TargetRef == nil || !ours[e.TargetRef.Name] {
 				return false, nil // an old one, still
 			}
-			leads = leads || e.Conditions.Ready != nil && *e.Conditions.Ready
+			leads = leads || e.Conditions.Ready != nil && *e.Conditions.Ready && streams
 		}
 	}
 	return leads, nil
@@ -274,20 +346,8 @@ func (r *run) scaleToZero(ctx context.Context) error {
 		return err
 	}
 	return until(ctx, "no pod of "+o.String()+" is left", func(ctx context.Context) (bool, error) {
-		u, err := r.objects.live(ctx, o.unstructured())
-		if err != nil || u == nil {
-			return u == nil, err
-		}
-		d, err := as[appsv1.Deployment](u)
-		if err != nil {
-			return false, err
-		}
-		selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
-		if err != nil {
-			return false, err
-		}
-		pods, err := r.api.CoreV1().Pods(o.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector.String()})
-		return err == nil && len(pods.Items) == 0, err
+		pods, err := r.podsOf(ctx, o)
+		return err == nil && len(pods) == 0, err
 	})
 }
 
@@ -304,8 +364,9 @@ const (
 )
 
 // accepted looks at the new collectors for a while: an error is that they refuse
-// subscribers of the old one. A look that fails is made good by the next.
-func (r *run) accepted(ctx context.Context, before map[string]float64) ([]string, error) {
+// subscribers of the old one, or that of its users nobody comes. A look that fails
+// is made good by the next.
+func (r *run) accepted(ctx context.Context, before map[string]float64, users float64) ([]string, error) {
 	var failed error
 	for end := time.Now().Add(settled); time.Now().Before(end); {
 		if err := sleep(ctx, time.Second); err != nil {
@@ -323,11 +384,18 @@ func (r *run) accepted(ctx context.Context, before map[string]float64) ([]string
 	if failed != nil {
 		return nil, fmt.Errorf("what the new collectors refuse is not known: %w", failed)
 	}
-	subscribers, err := r.subscribers(ctx, r.state.Plan.New)
-	if err != nil {
+	came, err := r.subscribers(ctx, r.state.Plan.New)
+	switch {
+	case err != nil:
 		return nil, err
+	case r.state.Service == nil:
+		return nil, nil
+	case users < 0:
+		return []string{fmt.Sprintf("%v subscribers have come over the old Service; how many there were, the old collectors did not tell", came)}, nil
+	case users > 0 && came == 0:
+		return nil, fmt.Errorf("the old collectors served %v subscribers, and none has come to the new ones: does something, such as a NetworkPolicy, keep them from the pods in namespace %s?", users, r.state.Plan.New.Namespace)
 	}
-	return []string{fmt.Sprintf("%v subscribers have come over the old Service", subscribers)}, nil
+	return []string{fmt.Sprintf("%v subscribers have come over the old Service, of %v that the old collectors served", came, users)}, nil
 }
 
 // refusals are how many subscribers were refused because of their address, by

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -26,8 +27,8 @@ const (
 var errLockLost = errors.New("the API server did not answer in time, or another run took over")
 
 // locked does something while nobody else migrates that release: it holds a Lease
-// for so long. It waits for a run that goes on, or was killed less than 15 s ago.
-// ctx ends when the Lease is lost.
+// for so long. It waits for a run that was killed less than 15 s ago; one that goes
+// on is an error. ctx ends when the Lease is lost.
 func (m *Migrator) locked(ctx context.Context, of OldRelease, do func(context.Context) error) error {
 	host, _ := os.Hostname() // only to be read
 	lock := &resourcelock.LeaseLock{
@@ -36,6 +37,7 @@ func (m *Migrator) locked(ctx context.Context, of OldRelease, do func(context.Co
 		LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + uuid.NewString()},
 	}
 	leads := make(chan context.Context)
+	var holder atomic.Pointer[string]
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: lock, LeaseDuration: lockLease, RenewDeadline: lockRenew, RetryPeriod: lockRetry,
 		Callbacks: leaderelection.LeaderCallbacks{
@@ -48,7 +50,8 @@ func (m *Migrator) locked(ctx context.Context, of OldRelease, do func(context.Co
 			OnStoppedLeading: func() {},
 			OnNewLeader: func(who string) {
 				if who != "" && who != lock.Identity() {
-					m.options.Tell(Step{Migration: of.String(), Says: "wait for another run, of " + who + ", which goes on or was killed"})
+					m.options.Tell(Step{Migration: of.String(), Says: "wait for another run, of " + who + ", in case that it was killed"})
+					holder.Store(&who)
 				}
 			},
 		},
@@ -67,6 +70,12 @@ func (m *Migrator) locked(ctx context.Context, of OldRelease, do func(context.Co
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case <-time.After(lockLease + lockRenew):
+		who := "somebody"
+		if h := holder.Load(); h != nil {
+			who = *h
+		}
+		return fmt.Errorf("%w: %s migrates release %s: run it again when that has ended", ErrProblems, who, of)
 	case leading := <-leads:
 		working, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)

@@ -40,8 +40,8 @@ type Options struct {
 	Backup string
 	// Timeout bounds each step, default 5m.
 	Timeout time.Duration
-	// Endpoint asks an inventory's endpoint whether it takes this cluster. Nil: it
-	// is not asked.
+	// Endpoint asks an inventory's endpoint whether it takes these keys and, if it
+	// says so, this cluster. Nil: it is not asked.
 	Endpoint func(context.Context, Endpoint) error
 	// Tell is told of each step as it begins and as it ends. Nil: nobody is.
 	Tell func(Step)
@@ -54,8 +54,10 @@ type Endpoint struct {
 	URL, LoginURL        string
 	ClusterID            string
 	ClusterUID           string // of the namespace kube-system
-	Override             bool   // take over the cluster id from another cluster
 	AccessKey, SecretKey string
+	// Open asks for a run, too: only then does the service say whether the cluster
+	// id is another cluster's, unless Override takes it over.
+	Open, Override bool
 }
 
 // Step is a step of a migration as it begins, or, with Took, as it has ended.

@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -23,18 +25,19 @@ func TestAhead(t *testing.T) {
 		from string
 		want []string
 	}{
-		{streams, "", []string{"back up", "install", "verify", "hand over", "remove"}},
-		{sends, "", []string{"back up", "pause", "install", "send", "verify", "remove"}},
-		{streams, "back up", []string{"back up", "install", "verify", "hand over", "remove"}},
-		{streams, "hand over", []string{"hand over", "remove"}},
+		{streams, "", []string{"back up", "install", "verify", "hand over", "look again", "remove"}},
+		{sends, "", []string{"back up", "pause", "install", "send", "verify", "look again", "remove"}},
+		{streams, "back up", []string{"back up", "install", "verify", "hand over", "look again", "remove"}},
+		{streams, "hand over", []string{"hand over", "look again", "remove"}},
 		{sends, "remove", []string{"remove"}},
-		{sends, phaseKept, []string{"remove"}},
+		{sends, PhaseKept, []string{"verify", "look again", "remove"}},
+		{streams, PhaseKept, []string{"verify", "hand over", "look again", "remove"}},
 		{sends, phaseDone, nil},
 	} {
 		var got []string
 		for _, p := range tc.of.ahead(tc.from) {
 			got = append(got, p.name)
-			if p.final != (p.name == "remove") {
+			if p.final != (p.name == "remove" || p.name == "look again") {
 				t.Errorf("%s: final is %t", p.name, p.final)
 			}
 		}
@@ -42,7 +45,7 @@ func TestAhead(t *testing.T) {
 			t.Errorf("from %q (-want +got):\n%s", tc.from, diff)
 		}
 	}
-	if got := sends.steps(phaseRollBack); len(got) != 1 {
+	if got := sends.steps(PhaseRollBack); len(got) != 1 {
 		t.Errorf("what is being undone goes on being undone, got %q", got)
 	}
 }
@@ -68,12 +71,18 @@ func TestManagedBy(t *testing.T) {
 // TestHide: what a plan shows of values has no secret in it, and the values
 // themselves stay as they are.
 func TestHide(t *testing.T) {
-	v := map[string]any{"clusterID": "c", "inventory": map[string]any{"credentials": map[string]any{"mode": "bearer", "token": "s3cret", "accessKey": "s3cret", "secretKey": "s3cret"}}, "extraObjects": []any{"s3cret"}}
+	v := map[string]any{
+		"clusterID": "c", "extraObjects": []any{"s3cret"}, "collector": map[string]any{"env": []any{"s3cret"}},
+		"inventory": map[string]any{
+			"credentials": map[string]any{"mode": "bearer", "token": "s3cret", "accessKey": "s3cret", "secretKey": "s3cret"},
+			"proxy":       map[string]any{"url": "http://me:s3cret@proxy.example:3128"},
+		},
+	}
 	shown, err := json.Marshal(hide(v))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if bytes.Contains(shown, []byte("s3cret")) || !bytes.Contains(shown, []byte("bearer")) {
+	if bytes.Contains(shown, []byte("s3cret")) || !bytes.Contains(shown, []byte("bearer")) || !bytes.Contains(shown, []byte("proxy.example:3128")) {
 		t.Errorf("got %s", shown)
 	}
 	if token, _, _ := unstructured.NestedString(v, "inventory", "credentials", "token"); token != "s3cret" {
@@ -108,18 +117,22 @@ func TestPortable(t *testing.T) {
 	}
 }
 
-// TestPack: of Helm's records those that fit are kept, the newest first, and the
-// rest whole.
+// TestPack: of Helm's records those that fit are kept, that of the deployed
+// revision first and then the newest; the rest whole.
 func TestPack(t *testing.T) {
 	b := &backup{Objects: []*unstructured.Unstructured{object(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}`)}}
-	for range 4 {
+	const deployed = 2 // two upgrades failed since
+	for i := range 4 {
 		noise := make([]byte, 300<<10) // which gzip cannot shrink
 		if _, err := rand.Read(noise); err != nil {
 			t.Fatal(err)
 		}
-		b.Records = append(b.Records, corev1.Secret{Data: map[string][]byte{"release": noise}})
+		b.Records = append(b.Records, corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"version": strconv.Itoa(i + 1)}},
+			Data:       map[string][]byte{"release": noise},
+		})
 	}
-	packed, err := b.pack()
+	packed, err := b.pack(deployed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,8 +144,11 @@ func TestPack(t *testing.T) {
 	if diff := cmp.Diff(b.Objects, got.Objects); diff != "" {
 		t.Errorf("objects (-want +got):\n%s", diff)
 	}
-	if n := len(got.Records); n != 2 || !bytes.Equal(got.Records[n-1].Data["release"], b.Records[3].Data["release"]) {
-		t.Errorf("of 4 records, 300 KiB each, %d were kept, want the last 2", n)
+	if diff := cmp.Diff([]corev1.Secret{b.Records[deployed-1], b.Records[3]}, got.Records); diff != "" {
+		t.Errorf("of 4 records, 300 KiB each, want the deployed one and the last (-want +got):\n%.500s", diff)
+	}
+	if len(b.Records) != 4 {
+		t.Errorf("%d records are left for the file, want all 4", len(b.Records))
 	}
 	b.Records = []corev1.Secret{{Data: map[string][]byte{"release": make([]byte, 0)}}}
 	huge := make([]byte, 1<<20)
@@ -140,7 +156,7 @@ func TestPack(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Records[0].Data["release"] = huge
-	if _, err := b.pack(); err == nil {
+	if _, err := b.pack(deployed); err == nil {
 		t.Error("a record that does not fit is no error")
 	}
 }

@@ -83,9 +83,18 @@ func (o *objects) manifest(text, namespace string) ([]*unstructured.Unstructured
 	}
 }
 
+// mapping returns how the API server serves an object's kind. An object of a
+// version that has gone (batch/v1beta1, in an old release's manifest) becomes one
+// of the version that is served instead.
 func (o *objects) mapping(u *unstructured.Unstructured) (*meta.RESTMapping, error) {
 	gvk := u.GroupVersionKind()
 	m, err := o.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+	if meta.IsNoMatchError(err) {
+		if m, err := o.mapper.RESTMapping(gvk.GroupKind()); err == nil {
+			u.SetAPIVersion(m.GroupVersionKind.GroupVersion().String())
+			return m, nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", named(u), err)
 	}
@@ -214,12 +223,15 @@ func portable(live *unstructured.Unstructured) *unstructured.Unstructured {
 	unstructured.RemoveNestedField(u.Object, "status")
 	address, _, _ := unstructured.NestedString(u.Object, "spec", "clusterIP")
 	if u.GetKind() == "Service" && address != corev1.ClusterIPNone {
-		for _, field := range []string{"clusterIP", "clusterIPs", "healthCheckNodePort"} {
+		for _, field := range addressFields() {
 			unstructured.RemoveNestedField(u.Object, "spec", field)
 		}
 	}
 	return u
 }
+
+// addressFields are those of a Service that the API server fills, each time anew.
+func addressFields() []string { return []string{"clusterIP", "clusterIPs", "healthCheckNodePort"} }
 
 // until waits for a condition; the error says which one and for how long.
 func until(ctx context.Context, what string, done func(context.Context) (bool, error)) error {

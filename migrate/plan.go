@@ -71,6 +71,7 @@ type Change struct {
 
 // draftState is what the plan's making found and its doing needs.
 type draftState struct {
-	state  state
-	backup backup
+	state    state
+	backup   backup
+	endpoint *Endpoint // of an inventory
 }

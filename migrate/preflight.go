@@ -2,7 +2,9 @@ package migrate
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,6 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -44,7 +48,10 @@ func (d *drafter) allowed(ctx context.Context) error {
 		}
 		return nil
 	}
-	if err := objects(slices.Concat(d.had, d.will), "get", "create", "delete"); err != nil {
+	if err := objects(slices.Concat(d.had, d.will, d.tests), "get", "create", "delete"); err != nil {
+		return err
+	}
+	if err := objects(d.hooks, "get", "delete"); err != nil {
 		return err
 	}
 	for _, o := range []*Object{d.state.Service, d.state.Deployment, d.state.CronJob} {
@@ -57,16 +64,34 @@ func (d *drafter) allowed(ctx context.Context) error {
 	if d.fresh {
 		need("", "namespaces", "", "", "create")
 	}
-	for _, namespace := range []string{d.old.Namespace, d.plan.New.Namespace} {
+	old, made := d.old.Namespace, d.plan.New.Namespace
+	for _, namespace := range []string{old, made} { // records, state, credentials
 		need("", "secrets", "", namespace, "get", "list", "create", "update", "delete")
-		need("", "pods", "", namespace, "get", "list")
-		need("", "pods", "log", namespace, "get")
-		need("coordination.k8s.io", "leases", "", namespace, "get", "create", "update", "delete")
 	}
+	need("coordination.k8s.io", "leases", "", old, "get", "create", "update", "delete")
+	need("", "pods", "", made, "get", "list", "watch") // helm test waits for its own
+	need("", "pods", "log", made, "get")
 	if d.state.CronJob != nil {
-		need("batch", "jobs", "", d.plan.New.Namespace, "get", "list", "create", "delete")
-	} else {
-		need("", "pods", "portforward", d.plan.New.Namespace, "create")
+		need("", "namespaces", "", "", "get") // its identity
+		need("batch", "jobs", "", old, "list")
+		need("batch", "jobs", "", made, "get", "list", "create", "delete")
+		need("batch", "cronjobs", "", made, "get", "list", "update")
+		need("", "configmaps", "", made, "get", "list")
+	}
+	if d.state.Deployment != nil {
+		need("", "pods", "", old, "list")
+		need("", "pods", "portforward", old, "create") // who is served is a metric
+		need("", "pods", "portforward", made, "create")
+		need("apps", "replicasets", "", made, "list") // helm waits for Deployments so
+		need("", "services", "", made, "list")
+	}
+	if d.state.Service != nil {
+		for _, namespace := range []string{old, made} {
+			need("discovery.k8s.io", "endpointslices", "", namespace, "list")
+		}
+	}
+	if d.state.Relay != nil {
+		need("", "services", "", made, "get", "create", "delete")
 	}
 	missing, err := d.missing(ctx, needs)
 	if err != nil {
@@ -74,6 +99,24 @@ func (d *drafter) allowed(ctx context.Context) error {
 	}
 	if len(missing) > 0 {
 		d.problem("you lack these permissions:\n  %s", strings.Join(missing, "\n  "))
+	}
+	return d.undoable(ctx)
+}
+
+// undoable tries whether the old release's roles could be made again, under another
+// name: the API server lets nobody grant what he has not got.
+func (d *drafter) undoable(ctx context.Context) error {
+	for _, u := range d.had {
+		if u.GroupVersionKind().Group != rbacv1.GroupName {
+			continue
+		}
+		again := portable(u)
+		again.SetName(u.GetName() + "-again")
+		if err := d.objects.create(ctx, again, true); apierrors.IsForbidden(err) {
+			d.problem("you could not bring the old release back: %s", err)
+		} else if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -143,7 +186,16 @@ func (d *drafter) answers(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		d.problem("the endpoint does not take this cluster's inventory: %s", err)
+		d.problem("%s", refusal(err))
 	}
 	return nil
+}
+
+// refusal tells an endpoint that says no from one that is not reached, from here.
+func refusal(err error) string {
+	var unreached net.Error
+	if errors.As(err, &unreached) {
+		return fmt.Sprintf("the endpoint cannot be reached from here, so whether it takes this cluster's inventory is not known: %s. Run metawire migrate where it can be reached", err)
+	}
+	return fmt.Sprintf("the endpoint does not take this cluster's inventory: %s", err)
 }

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -9,6 +10,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/migrate/release"
 )
 
 // find returns the object as it was, nil if there was none.
@@ -18,6 +22,116 @@ func (b *backup) find(o *Object) *unstructured.Unstructured {
 		return nil
 	}
 	return b.Objects[i]
+}
+
+// lookAgain sees, before anything is removed, that what is left then does the
+// work: since the hand-over, days may have passed.
+func (r *run) lookAgain(ctx context.Context) error {
+	says := fmt.Sprintf("see that release %s works, and that %s is what was backed up", r.state.Plan.New, r.state.Plan.Old)
+	return r.do(ctx, says, func(ctx context.Context) ([]string, error) {
+		if err := r.unchanged(ctx); err != nil {
+			return nil, err
+		}
+		return nil, r.works(ctx)
+	})
+}
+
+// unchanged is an error if the old release is a newer one than was backed up. Of
+// upgrades that failed there is nothing to lose.
+func (r *run) unchanged(ctx context.Context) error {
+	b, err := r.state.backup()
+	if err != nil {
+		return err
+	}
+	old := r.state.Plan.Old
+	all, err := r.records.All(ctx, old.Namespace, old.Name)
+	if err != nil {
+		return err
+	}
+	for _, record := range all {
+		if n := release.Revision(record); n > b.newest() && record.Labels["status"] != "failed" {
+			return fmt.Errorf("release %s was upgraded since its migration began, to revision %d, of which the new release knows nothing: undo the migration (--rollback, which leaves the old release as it is now), and begin anew", old, n)
+		}
+	}
+	return nil
+}
+
+// newest is the last revision that was backed up.
+func (b *backup) newest() int {
+	n := 0
+	for _, record := range b.Records {
+		n = max(n, release.Revision(record))
+	}
+	return n
+}
+
+// works is an error if the new release does not do what the old one did.
+func (r *run) works(ctx context.Context) error {
+	n := r.state.Plan.New
+	_, status, ours, err := r.newRelease()
+	switch {
+	case err != nil:
+		return err
+	case status != "deployed":
+		return fmt.Errorf("release %s is %s, want deployed: helm status %s -n %s", n, cmp.Or(status, "not there"), n.Name, n.Namespace)
+	case !ours:
+		return fmt.Errorf("release %s is another than this migration made", n)
+	}
+	if r.state.Service != nil {
+		return r.leadsOver(ctx)
+	}
+	if r.state.CronJob != nil {
+		return r.sendsAlone(ctx)
+	}
+	return nil
+}
+
+// leadsOver is an error if the old Service does not lead to the new collectors.
+func (r *run) leadsOver(ctx context.Context) error {
+	s := r.state.Service
+	now, err := r.objects.live(ctx, s.unstructured())
+	if err != nil {
+		return err
+	}
+	if now == nil || now.GetLabels()[legacyLabel] != r.state.Plan.Old.Name {
+		return fmt.Errorf("%s is gone, or does not lead to release %s any more", s, r.state.Plan.New)
+	}
+	ours, err := r.collectorService(ctx)
+	if err != nil {
+		return err
+	}
+	leads := s
+	if r.state.Relay != nil {
+		leads = r.state.Relay
+	}
+	ok, err := r.leads(ctx, *leads, ours.Spec.Selector)
+	if err == nil && !ok {
+		err = fmt.Errorf("%s leads to no collector that is ready: metawire check says why", leads)
+	}
+	return err
+}
+
+// sendsAlone is an error if the new CronJob does not send, or the old one does.
+func (r *run) sendsAlone(ctx context.Context) error {
+	made, err := installation.At(r.config, r.state.Plan.New.Namespace, r.state.Plan.New.Name)
+	if err != nil {
+		return err
+	}
+	sender, err := made.Sender(ctx)
+	if err != nil {
+		return err
+	}
+	if c := sender.CronJob; c == nil || c.Spec.Suspend != nil && *c.Spec.Suspend {
+		return fmt.Errorf("release %s has no CronJob, or a suspended one: it sends nothing", r.state.Plan.New)
+	}
+	old, err := r.objects.live(ctx, r.state.CronJob.unstructured())
+	if err != nil || old == nil {
+		return err
+	}
+	if suspended, _, _ := unstructured.NestedBool(old.Object, "spec", "suspend"); !suspended {
+		return fmt.Errorf("%s is not suspended any more, so two send for one cluster: kubectl -n %s patch cronjob %s -p '{\"spec\":{\"suspend\":true}}'", r.state.CronJob, old.GetNamespace(), old.GetName())
+	}
+	return nil
 }
 
 // remove removes the objects of the old release one by one, and then Helm's
@@ -35,7 +149,7 @@ func (r *run) remove(ctx context.Context) error {
 		return err
 	}
 	return r.do(ctx, fmt.Sprintf("remove Helm's records of release %s", r.state.Plan.Old), func(ctx context.Context) ([]string, error) {
-		return nil, r.removeRecords(ctx)
+		return nil, r.removeRecords(ctx, b)
 	})
 }
 
@@ -72,13 +186,17 @@ func (r *run) removeObjects(ctx context.Context, b *backup) error {
 	return nil
 }
 
-func (r *run) removeRecords(ctx context.Context) error {
+// removeRecords deletes those that were there when the backup was made.
+func (r *run) removeRecords(ctx context.Context, b *backup) error {
 	old := r.state.Plan.Old
 	all, err := r.records.All(ctx, old.Namespace, old.Name)
 	if err != nil {
 		return err
 	}
 	for _, s := range slices.Backward(all) {
+		if release.Revision(s) > b.newest() {
+			return fmt.Errorf("release %s was upgraded meanwhile: Secret %s/%s is kept", old, s.Namespace, s.Name)
+		}
 		err := r.api.CoreV1().Secrets(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("delete Secret %s/%s: %w", s.Namespace, s.Name, err)
@@ -88,8 +206,12 @@ func (r *run) removeRecords(ctx context.Context) error {
 }
 
 // unused looks for a while who comes without TLS: one that is between two streams
-// is seen so. It returns the first number that is not 0.
+// is seen so. It returns the first number that is not 0. A release that is gone
+// has nobody.
 func (r *run) unused(ctx context.Context) (float64, error) {
+	if _, status, _, err := r.newRelease(); err != nil || status == "" {
+		return 0, err
+	}
 	for range 5 {
 		n, err := r.subscribers(ctx, r.state.Plan.New)
 		if err != nil || n > 0 {

@@ -1,70 +1,132 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/migrate/release"
 )
 
 // ErrNothing says that there is no migration to undo.
 var ErrNothing = errors.New("there is no migration to undo")
 
 // RollBack undoes a migration, be it done or interrupted, and blocks until it is:
-// first the old release works again, from the backup, then the new one goes. What
-// happened to the old release's objects after the backup is not in it.
-func (m *Migrator) RollBack(ctx context.Context, old OldRelease) error {
+// first the old release works again, from the backup, then the new one goes; an
+// inventory the other way round, for two that send for one cluster are more than
+// its service understands. What happened to the old release's objects after the
+// backup is not in it. It says in words what has come of it.
+func (m *Migrator) RollBack(ctx context.Context, old OldRelease) (came string, err error) {
 	all, err := states(ctx, m.api, old.Namespace)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, s := range all {
 		if s.Plan.Old.Name != old.Name {
 			continue
 		}
-		return m.locked(ctx, s.Plan.Old, func(ctx context.Context) error {
+		err = m.locked(ctx, s.Plan.Old, func(ctx context.Context) error {
 			r := &run{m, s}
 			if err := r.refresh(ctx); err != nil {
 				return err
 			}
-			return r.rollBack(ctx)
+			came, err = r.rollBack(ctx)
+			return err
 		})
+		return came, err
 	}
-	return fmt.Errorf("%w: release %s", ErrNothing, old)
+	return "", fmt.Errorf("%w: release %s", ErrNothing, old)
 }
 
 // rollBack can be done again, whole, after it was interrupted anywhere.
-func (r *run) rollBack(ctx context.Context) error {
-	if r.state.Phase != phaseRollBack {
-		if err := r.state.enter(ctx, r.api, phaseRollBack); err != nil {
-			return err
+func (r *run) rollBack(ctx context.Context) (came string, err error) {
+	b, err := r.state.backup()
+	if err != nil {
+		return "", err
+	}
+	if err := r.vacant(ctx, b); err != nil {
+		return "", err
+	}
+	if r.state.Phase != PhaseRollBack {
+		if err := r.state.enter(ctx, r.api, PhaseRollBack); err != nil {
+			return "", err
 		}
 	}
-	b, err := r.state.backup()
+	old, made := r.state.Plan.Old, r.state.Plan.New
+	came = fmt.Sprintf("release %s is back, and Metawire's release %s is gone", old, made)
+	sends, moved := r.state.CronJob != nil, r.state.HandedOver
+	for _, s := range []struct {
+		concerns bool
+		says     string
+		do       func(context.Context) error
+	}{
+		{sends, fmt.Sprintf("let release %s send no more", made), r.hush},
+		{true, fmt.Sprintf("bring back release %s", old), func(ctx context.Context) error { return r.restore(ctx, b) }},
+		{moved, "wait until it is ready", func(ctx context.Context) error { return r.ready(ctx, b) }},
+		{moved, "lead the old Service back", func(ctx context.Context) error { return r.turnBack(ctx, b) }},
+		{true, fmt.Sprintf("remove release %s", made), func(ctx context.Context) error {
+			gone, err := r.withdraw(ctx)
+			if !gone {
+				came = fmt.Sprintf("release %s is back; release %s is not the one that the migration made, and is left", old, made)
+			}
+			return err
+		}},
+		{sends, "let the old CronJob make Jobs again", func(ctx context.Context) error { return r.asItWas(ctx, b, r.state.CronJob, "suspend") }},
+	} {
+		if !s.concerns {
+			continue
+		}
+		if err := r.step(ctx, old, r.patience(), s.says, func(ctx context.Context) ([]string, error) { return nil, s.do(ctx) }); err != nil {
+			return "", err
+		}
+	}
+	return came, r.state.forget(ctx, r.api)
+}
+
+// vacant is an error if what would be brought back is somebody else's by now: a
+// release of that name that was installed since, or one that took an object.
+func (r *run) vacant(ctx context.Context, b *backup) error {
+	old := r.state.Plan.Old
+	now, err := r.records.All(ctx, old.Namespace, old.Name)
 	if err != nil {
 		return err
 	}
-	old, made := r.state.Plan.Old, r.state.Plan.New
-	for _, s := range []struct {
-		says string
-		do   func(context.Context) error
-	}{
-		{fmt.Sprintf("bring back release %s", old), func(ctx context.Context) error { return r.restore(ctx, b) }},
-		{"wait until it is ready", func(ctx context.Context) error { return r.ready(ctx, b) }},
-		{"lead the old Service back", func(ctx context.Context) error { return r.turnBack(ctx, b) }},
-		{fmt.Sprintf("remove release %s", made), r.withdraw},
-	} {
-		if err := r.step(ctx, old, r.patience(), s.says, func(ctx context.Context) ([]string, error) { return nil, s.do(ctx) }); err != nil {
+	born, err := release.Born(b.Records[len(b.Records)-1])
+	if err != nil {
+		return err
+	}
+	for _, record := range now {
+		at, err := release.Born(record)
+		if err != nil {
 			return err
 		}
+		if !at.Equal(born) {
+			return fmt.Errorf("%w: another release %s was installed since, at %s: to go back to the one before, uninstall that first", ErrProblems, old, at.Format(time.DateTime))
+		}
 	}
-	return r.state.forget(ctx, r.api)
+	for _, u := range b.Objects {
+		live, err := r.objects.live(ctx, u)
+		if err != nil {
+			return err
+		}
+		if live == nil {
+			continue
+		}
+		if who := owner(live); who != old.String() && live.GetLabels()[legacyLabel] != old.Name {
+			return fmt.Errorf("%w: %s, which would be brought back, is there, and of %s", ErrProblems, named(u), cmp.Or(prefixed("release ", who), "no release of Helm's"))
+		}
+	}
+	return nil
 }
 
 // patience is how long a step of the way back may take: not less because the way
@@ -80,23 +142,18 @@ func (r *run) restore(ctx context.Context, b *backup) error {
 		if err := r.namespace(ctx, u.GetNamespace()); u.GetNamespace() != "" && err != nil {
 			return err
 		}
-		if err := r.objects.create(ctx, portable(u), false); err != nil {
+		made := portable(u)
+		if named(u) == deref(r.state.CronJob) { // until the new one is gone
+			if err := unstructured.SetNestedField(made.Object, true, "spec", "suspend"); err != nil {
+				return err
+			}
+		}
+		if err := r.objects.create(ctx, made, false); err != nil {
 			return err
 		}
 	}
-	for o, field := range map[*Object]string{r.state.CronJob: "suspend", r.state.Deployment: "replicas"} {
-		was := b.find(o)
-		if was == nil {
-			continue
-		}
-		if err := r.objects.change(ctx, was, func(now *unstructured.Unstructured) error {
-			value, found, err := unstructured.NestedFieldCopy(was.Object, "spec", field)
-			if err != nil || !found {
-				unstructured.RemoveNestedField(now.Object, "spec", field)
-				return err
-			}
-			return unstructured.SetNestedField(now.Object, value, "spec", field)
-		}); err != nil {
+	if r.state.HandedOver {
+		if err := r.asItWas(ctx, b, r.state.Deployment, "replicas"); err != nil {
 			return err
 		}
 	}
@@ -110,14 +167,40 @@ func (r *run) restore(ctx context.Context, b *backup) error {
 	return nil
 }
 
-// ready waits for the old collectors.
-func (r *run) ready(ctx context.Context, b *backup) error {
-	was := b.find(r.state.Deployment)
+// asItWas gives a field of an object's spec the value that it had.
+func (r *run) asItWas(ctx context.Context, b *backup, o *Object, field string) error {
+	was := b.find(o)
 	if was == nil {
 		return nil
 	}
-	return until(ctx, named(was).String()+" is ready", func(ctx context.Context) (bool, error) {
-		u, err := r.objects.live(ctx, was)
+	return r.objects.change(ctx, was, func(now *unstructured.Unstructured) error {
+		value, found, err := unstructured.NestedFieldCopy(was.Object, "spec", field)
+		if err != nil || !found {
+			unstructured.RemoveNestedField(now.Object, "spec", field)
+			return err
+		}
+		return unstructured.SetNestedField(now.Object, value, "spec", field)
+	})
+}
+
+// readyOnes is how many of the old collectors were ready when they were backed up.
+func (r *run) readyOnes(b *backup) int64 {
+	was := b.find(r.state.Deployment)
+	if was == nil {
+		return 0
+	}
+	n, _, _ := unstructured.NestedInt64(was.Object, "status", "readyReplicas")
+	return n
+}
+
+// ready waits until as many of the old collectors are ready as there were.
+func (r *run) ready(ctx context.Context, b *backup) error {
+	want := r.readyOnes(b)
+	if want == 0 {
+		return nil
+	}
+	return until(ctx, fmt.Sprintf("%d of %s are ready", want, r.state.Deployment), func(ctx context.Context) (bool, error) {
+		u, err := r.objects.live(ctx, r.state.Deployment.unstructured())
 		if err != nil || u == nil {
 			return false, err
 		}
@@ -125,11 +208,7 @@ func (r *run) ready(ctx context.Context, b *backup) error {
 		if err != nil {
 			return false, err
 		}
-		want := int32(1)
-		if d.Spec.Replicas != nil {
-			want = *d.Spec.Replicas
-		}
-		return d.Status.ObservedGeneration >= d.Generation && d.Status.ReadyReplicas >= want, nil
+		return d.Status.ObservedGeneration >= d.Generation && int64(d.Status.ReadyReplicas) >= want, nil
 	})
 }
 
@@ -147,20 +226,16 @@ func (r *run) turnBack(ctx context.Context, b *backup) error {
 		back := portable(was)
 		now.SetLabels(back.GetLabels())
 		now.SetAnnotations(back.GetAnnotations())
-		for _, field := range []string{"selector", "ports", "type", "externalName"} {
-			value, found, err := unstructured.NestedFieldCopy(back.Object, "spec", field)
-			if err != nil {
-				return err
-			}
-			if !found {
-				unstructured.RemoveNestedField(now.Object, "spec", field)
-				continue
-			}
-			if err := unstructured.SetNestedField(now.Object, value, "spec", field); err != nil {
-				return err
+		spec, _, err := unstructured.NestedMap(back.Object, "spec")
+		if err != nil {
+			return err
+		}
+		for _, field := range addressFields() { // which it keeps
+			if value, found, _ := unstructured.NestedFieldCopy(now.Object, "spec", field); found {
+				spec[field] = value
 			}
 		}
-		return nil
+		return unstructured.SetNestedMap(now.Object, spec, "spec")
 	})
 	if err != nil {
 		return err
@@ -169,10 +244,7 @@ func (r *run) turnBack(ctx context.Context, b *backup) error {
 	if err != nil {
 		return err
 	}
-	if r.state.Deployment == nil || len(service.Spec.Selector) == 0 {
-		return nil
-	}
-	if replicas, _, _ := unstructured.NestedInt64(b.find(r.state.Deployment).Object, "spec", "replicas"); replicas == 0 {
+	if r.readyOnes(b) == 0 || len(service.Spec.Selector) == 0 {
 		return nil // it led nowhere
 	}
 	if err := until(ctx, named(was).String()+" leads to an old collector that is ready", func(ctx context.Context) (bool, error) {
@@ -183,26 +255,70 @@ func (r *run) turnBack(ctx context.Context, b *backup) error {
 	return sleep(ctx, r.known())
 }
 
-// withdraw removes the new release, and what the migration made beside it.
-func (r *run) withdraw(ctx context.Context) error {
-	made, err := r.release(r.state.Plan.New)
+// withdraw removes the new release, and what the migration made beside it. A
+// release that it did not make is left: then gone is false.
+func (r *run) withdraw(ctx context.Context) (gone bool, err error) {
+	made, status, ours, err := r.newRelease()
 	if err != nil {
-		return err
+		return false, err
 	}
-	status, labels, err := made.Status()
-	if err != nil {
-		return err
+	if ours {
+		err = made.Uninstall(ctx, r.patience())
 	}
-	if status != "" && labels[releaseLabel] == r.state.mark() {
-		if err := made.Uninstall(ctx, r.patience()); err != nil {
-			return err
-		}
+	if gone = ours || status == ""; err != nil {
+		return gone, err
 	}
 	for _, o := range []*Object{r.state.Relay, r.state.copied()} {
 		if o == nil {
 			continue
 		}
-		if err := r.objects.remove(ctx, o.unstructured()); err != nil {
+		now, err := r.objects.live(ctx, o.unstructured())
+		if err != nil {
+			return gone, err
+		}
+		if now == nil || now.GetLabels()[releaseLabel] != r.state.mark() {
+			continue // gone, or somebody's
+		}
+		if err := r.objects.remove(ctx, now); err != nil {
+			return gone, err
+		}
+	}
+	return gone, nil
+}
+
+// newRelease is the new release with its status, empty if it is not there; ours
+// if this migration made it.
+func (r *run) newRelease() (made *release.Release, status string, ours bool, err error) {
+	if made, err = r.release(r.state.Plan.New); err != nil {
+		return nil, "", false, err
+	}
+	status, labels, err := made.Status()
+	return made, status, status != "" && labels[releaseLabel] == r.state.mark(), err
+}
+
+// hush suspends the CronJob of the new release, if there is one, and waits for the
+// Job that runs.
+func (r *run) hush(ctx context.Context) error {
+	n := r.state.Plan.New
+	if _, _, ours, err := r.newRelease(); err != nil || !ours {
+		return err
+	}
+	made, err := installation.At(r.config, n.Namespace, n.Name)
+	if err != nil {
+		return err
+	}
+	list, err := r.api.BatchV1().CronJobs(n.Namespace).List(ctx, made.Only(installation.Inventory))
+	if err != nil {
+		return fmt.Errorf("look for the CronJob of release %s: %w", n, err)
+	}
+	for i := range list.Items {
+		o := Object{batchv1.SchemeGroupVersion.String(), "CronJob", n.Namespace, list.Items[i].Name}
+		if err := r.suspend(ctx, &o); err != nil {
+			return err
+		}
+		if err := until(ctx, "no Job of "+o.String()+" runs", func(ctx context.Context) (bool, error) {
+			return r.idle(ctx, &o)
+		}); err != nil {
 			return err
 		}
 	}

@@ -15,7 +15,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
+
+	"github.com/metawire/metawire/migrate/release"
 )
 
 const (
@@ -45,6 +49,14 @@ type state struct {
 	CronJob    *Object `json:"cronJob,omitempty"`
 	// Relay is the Service of ours to which the old one points in another namespace.
 	Relay *Object `json:"relay,omitempty"`
+	// Kept says that --keep-old was given: the new release may have worked for days
+	// before the rest is done.
+	Kept bool `json:"kept,omitempty"`
+	// HandedOver says that the old Service and Deployment may have been changed.
+	HandedOver bool `json:"handedOver,omitempty"`
+	// Users are how many subscribers the old collectors had before they were ended,
+	// less than 0 if they did not tell.
+	Users *float64 `json:"users,omitempty"`
 	// File is where the backup lies besides, on the machine of who began.
 	File    string    `json:"file,omitempty"`
 	Began   time.Time `json:"began"`
@@ -93,10 +105,11 @@ func states(ctx context.Context, api kubernetes.Interface, namespace string) ([]
 // maxBackup is what fits into a Secret, which holds 1 MiB, beside the state.
 const maxBackup = 800 << 10
 
-// pack returns what a Secret holds of the backup: of Helm's records the newest
-// ones that fit.
-func (b *backup) pack() ([]byte, error) {
+// pack returns what a Secret holds of the backup: of Helm's records that of the
+// revision that is deployed, and the newest others that fit.
+func (b *backup) pack(deployed int) ([]byte, error) {
 	fits := *b
+	fits.Records = slices.Clone(b.Records)
 	for {
 		var packed bytes.Buffer
 		z := gzip.NewWriter(&packed)
@@ -109,13 +122,14 @@ func (b *backup) pack() ([]byte, error) {
 		if len(fits.Records) <= 1 {
 			return nil, fmt.Errorf("the backup has %d KiB, packed: a Secret cannot hold it", packed.Len()>>10)
 		}
-		fits.Records = fits.Records[1:]
+		oldest := slices.IndexFunc(fits.Records, func(r corev1.Secret) bool { return release.Revision(r) != deployed })
+		fits.Records = slices.Delete(fits.Records, oldest, oldest+1)
 	}
 }
 
 // begin writes the first state, with the backup.
 func (s *state) begin(ctx context.Context, api kubernetes.Interface, b *backup) error {
-	packed, err := b.pack()
+	packed, err := b.pack(s.Plan.Old.Revision)
 	if err != nil {
 		return err
 	}
@@ -162,22 +176,50 @@ func (s *state) supersede(ctx context.Context, api kubernetes.Interface) error {
 	return s.forget(ctx, api)
 }
 
-// enter records what is being done now. It fails if somebody else recorded
-// something since.
+// enter records what is being done now, and tries again when the API server does
+// not answer. It fails if somebody else recorded something since.
 func (s *state) enter(ctx context.Context, api kubernetes.Interface, phase string) error {
 	s.Phase = phase
+	s.HandedOver = s.HandedOver || phase == phaseHandOver
+	s.Kept = s.Kept || phase == PhaseKept
 	data, err := s.encode()
 	if err != nil {
 		return err
 	}
 	next := s.secret.DeepCopy()
 	next.Data[stateKey] = data
-	made, err := api.CoreV1().Secrets(next.Namespace).Update(ctx, next, metav1.UpdateOptions{FieldManager: manager})
+	err = retry.OnError(enterBackoff(), passing, func() error {
+		made, err := api.CoreV1().Secrets(next.Namespace).Update(ctx, next, metav1.UpdateOptions{FieldManager: manager})
+		if apierrors.IsConflict(err) { // or it was written by the try before, and the answer lost
+			now, err2 := api.CoreV1().Secrets(next.Namespace).Get(ctx, next.Name, metav1.GetOptions{})
+			if err2 == nil && bytes.Equal(now.Data[stateKey], data) {
+				made, err = now, nil
+			}
+		}
+		if err == nil {
+			s.secret = made
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("write how far the migration is: %w", err)
 	}
-	s.secret = made
 	return nil
+}
+
+// enterBackoff goes on for half a minute.
+func enterBackoff() wait.Backoff {
+	return wait.Backoff{Duration: time.Second, Factor: 2, Steps: 6, Cap: 30 * time.Second}
+}
+
+// passing tells failures that pass from those that the API server means.
+func passing(err error) bool {
+	var answered apierrors.APIStatus
+	if !errors.As(err, &answered) {
+		return !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+	}
+	return apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err) ||
+		apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err)
 }
 
 func (s *state) encode() ([]byte, error) {

@@ -35,7 +35,7 @@ func (o Object) unstructured() *unstructured.Unstructured {
 func (r *run) pause(ctx context.Context) error {
 	o := r.state.CronJob
 	err := r.do(ctx, "suspend "+o.String(), func(ctx context.Context) ([]string, error) {
-		return nil, r.suspend(ctx, true)
+		return nil, r.suspend(ctx, o)
 	})
 	if err != nil {
 		return err
@@ -47,9 +47,9 @@ func (r *run) pause(ctx context.Context) error {
 	})
 }
 
-func (r *run) suspend(ctx context.Context, suspend bool) error {
-	return r.objects.change(ctx, r.state.CronJob.unstructured(), func(u *unstructured.Unstructured) error {
-		return unstructured.SetNestedField(u.Object, suspend, "spec", "suspend")
+func (r *run) suspend(ctx context.Context, cronJob *Object) error {
+	return r.objects.change(ctx, cronJob.unstructured(), func(u *unstructured.Unstructured) error {
+		return unstructured.SetNestedField(u.Object, true, "spec", "suspend")
 	})
 }
 
@@ -62,7 +62,7 @@ func (r *run) idle(ctx context.Context, cronJob *Object) (bool, error) {
 	for i := range jobs.Items {
 		j := &jobs.Items[i]
 		of := metav1.GetControllerOf(j)
-		// One that was made by hand names it in the same way, but does not control it.
+		// Also of one that kubectl create job --from made by hand.
 		if of != nil && of.Kind == "CronJob" && of.Name == cronJob.Name && installation.JobResult(j) == "" {
 			return false, nil
 		}
@@ -83,15 +83,11 @@ func (r *run) install(ctx context.Context) error {
 	}
 	n := r.state.Plan.New
 	return r.do(ctx, fmt.Sprintf("install release %s, and wait until it is ready", n), func(ctx context.Context) ([]string, error) {
-		made, err := r.release(n)
-		if err != nil {
-			return nil, err
-		}
-		status, labels, err := made.Status()
+		made, status, ours, err := r.newRelease()
 		switch {
 		case err != nil:
 			return nil, err
-		case status != "" && labels[releaseLabel] != r.state.mark():
+		case status != "" && !ours:
 			return nil, fmt.Errorf("release %s was installed by somebody else meanwhile", n)
 		case status == "deployed":
 			return nil, nil
@@ -122,11 +118,22 @@ func (r *run) copyCredentials(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the credentials of the endpoint: %w", err)
 	}
-	_, err = r.api.CoreV1().Secrets(to.Namespace).Create(ctx, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: to.Namespace, Name: to.Name, Labels: map[string]string{migrationLabel: r.state.Plan.Old.Name}},
+	secrets := r.api.CoreV1().Secrets(to.Namespace)
+	made := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: to.Namespace, Name: to.Name, Labels: map[string]string{migrationLabel: r.state.Plan.Old.Name, releaseLabel: r.state.mark()}},
 		Data:       map[string][]byte{accessKey: secret.Data[accessKey], secretKey: secret.Data[secretKey]},
-	}, metav1.CreateOptions{FieldManager: manager})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
+	}
+	_, err = secrets.Create(ctx, made, metav1.CreateOptions{FieldManager: manager})
+	if apierrors.IsAlreadyExists(err) {
+		var there *corev1.Secret
+		if there, err = secrets.Get(ctx, to.Name, metav1.GetOptions{}); err == nil && there.Labels[migrationLabel] != r.state.Plan.Old.Name {
+			return fmt.Errorf("%s was made by somebody else meanwhile", to)
+		}
+		if err == nil { // a migration before this one left it
+			_, err = secrets.Update(ctx, made, metav1.UpdateOptions{FieldManager: manager})
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("copy the credentials of the endpoint: %w", err)
 	}
 	return nil

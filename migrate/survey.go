@@ -1,8 +1,10 @@
 package migrate
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -46,23 +48,16 @@ const (
 // Survey looks at the cluster and plans. It changes nothing, in the cluster or
 // elsewhere; it does ask an inventory's endpoint, with the old release's keys.
 func (m *Migrator) Survey(ctx context.Context) (*Survey, error) {
-	s := &Survey{Plans: []*Plan{}, Done: []Done{}}
-	begun, err := states(ctx, m.api, m.options.Namespace)
+	s, err := m.Begun(ctx)
 	if err != nil {
 		return nil, err
 	}
-	known := map[string]bool{}
-	for _, b := range begun {
-		if m.options.Release != "" && b.Plan.Old.Name != m.options.Release {
-			continue
-		}
-		if b.Phase == phaseDone || b.Phase == phaseKept && m.options.KeepOld {
-			s.Done = append(s.Done, Done{Old: b.Plan.Old, New: b.Plan.New, Service: b.Service, state: b})
-		} else {
-			b.Plan.Resumes, b.Plan.state, b.Plan.Steps = b.Phase, b, b.steps(b.Phase)
-			s.Plans = append(s.Plans, b.Plan)
-		}
-		known[b.Plan.Old.String()] = b.Phase != phaseDone
+	known := map[string]bool{} // of what was begun; whether it goes on
+	for _, p := range s.Plans {
+		known[p.Old.String()] = true
+	}
+	for _, d := range s.Done {
+		known[d.Old.String()] = d.state.Phase != phaseDone
 	}
 	heads, err := m.records.Heads(ctx, m.options.Namespace)
 	if err != nil {
@@ -87,6 +82,50 @@ func (m *Migrator) Survey(ctx context.Context) (*Survey, error) {
 	return s, err
 }
 
+// Begun looks only at the migrations that were begun, and those that have ended.
+func (m *Migrator) Begun(ctx context.Context) (*Survey, error) {
+	s := &Survey{Plans: []*Plan{}, Done: []Done{}}
+	begun, err := states(ctx, m.api, m.options.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range begun {
+		if m.options.Release != "" && b.Plan.Old.Name != m.options.Release {
+			continue
+		}
+		if b.Phase == phaseDone || b.Phase == PhaseKept && m.options.KeepOld {
+			s.Done = append(s.Done, Done{Old: b.Plan.Old, New: b.Plan.New, Service: b.Service, state: b})
+		} else {
+			b.Plan.Resumes, b.Plan.state, b.Plan.Steps = b.Phase, b, b.steps(b.Phase)
+			b.Plan.Problems = b.otherwise(m.options)
+			s.Plans = append(s.Plans, b.Plan)
+		}
+	}
+	return s, nil
+}
+
+// otherwise are the options that a migration that was begun cannot follow any
+// more.
+func (s *state) otherwise(o Options) []string {
+	if s.Phase == PhaseRollBack {
+		return nil
+	}
+	var problems []string
+	n := s.Plan.New
+	if o.ToRelease != "" && o.ToRelease != n.Name || o.ToNamespace != "" && o.ToNamespace != n.Namespace {
+		problems = append(problems, fmt.Sprintf("the migration that was begun makes release %s: leave --to-release and --to-namespace out, or undo it first (--rollback)", n))
+	}
+	was, err1 := json.Marshal(s.Values)
+	want, err2 := json.Marshal(merge(s.Values, o.Values))
+	if err1 != nil || err2 != nil || !bytes.Equal(was, want) {
+		problems = append(problems, "the migration that was begun has other values than those given now: leave --set and --values out (helm upgrade changes the new release afterwards), or undo it first (--rollback)")
+	}
+	if o.KeepOld && s.Phase == phaseRemove {
+		problems = append(problems, "the old release is being removed already, so --keep-old comes too late: leave it out, or undo it (--rollback)")
+	}
+	return problems
+}
+
 // taken returns which names releases of Metawire have.
 func (m *Migrator) taken(heads []release.Head, s *Survey) map[string]string {
 	taken := map[string]string{}
@@ -104,6 +143,8 @@ func (m *Migrator) taken(heads []release.Head, s *Survey) map[string]string {
 // look plans for a release, or returns nil if it is none that can be migrated.
 func (m *Migrator) look(ctx context.Context, h release.Head, taken map[string]string) (*Plan, error) {
 	switch {
+	case h.Unreadable != nil && m.options.Release != "":
+		return nil, h.Unreadable
 	case slices.Contains(values.Charts(), h.Chart):
 		return m.draft(ctx, h, taken)
 	case slices.Contains(h.Subcharts, values.Metacollector), slices.Contains(h.Subcharts, falcoChart):

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,19 +111,20 @@ func (m *migration) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	look, do := migrator.Survey, m.apply
+	switch {
+	case m.undo:
+		look, do = migrator.Begun, m.rollBack
+	case m.finish:
+		look, do = migrator.Begun, m.finishAll
+	}
 	steps.begin("looking at the releases of the cluster")
-	survey, err := migrator.Survey(ctx)
+	survey, err := look(ctx)
 	steps.end()
 	if err != nil {
 		return err
 	}
-	switch {
-	case m.undo:
-		return m.rollBack(ctx, migrator, survey, stdout, stderr)
-	case m.finish:
-		return m.finishAll(ctx, migrator, survey, stdout)
-	}
-	return m.apply(ctx, migrator, survey, stdout, stderr)
+	return do(ctx, migrator, survey, stdout, stderr)
 }
 
 // apply shows the plans, and does what they say if it may.
@@ -135,8 +137,11 @@ func (m *migration) apply(ctx context.Context, migrator *migrate.Migrator, s *mi
 	}
 	for _, p := range s.Plans {
 		if len(p.Problems) > 0 {
-			return fmt.Errorf("%w: release %s cannot be migrated as things are (see its problems)", migrate.ErrProblems, p.Old)
+			return fmt.Errorf("%w: release %s cannot be migrated as things are (see its problems)%s", migrate.ErrProblems, p.Old, others(s.Plans))
 		}
+	}
+	if m.options.Backup != "" && len(s.Plans) > 1 && !m.dryRun {
+		return fmt.Errorf("--backup is %q, one file, and there are %d releases: choose one (--namespace NAMESPACE --release NAME), or leave --backup out", m.options.Backup, len(s.Plans))
 	}
 	if m.dryRun {
 		return fmt.Errorf("%w: there is a plan", errFinding)
@@ -152,6 +157,16 @@ func (m *migration) apply(ctx context.Context, migrator *migrate.Migrator, s *mi
 		fmt.Fprintln(stderr, came)
 	}
 	return nil
+}
+
+// others says how to migrate those releases that can be, if there are some.
+func others(plans []*migrate.Plan) string {
+	for _, p := range plans {
+		if len(p.Problems) == 0 {
+			return fmt.Sprintf("; one that can: --namespace %s --release %s", p.Old.Namespace, p.Old.Name)
+		}
+	}
+	return ""
 }
 
 // rollBack undoes the migration that is meant.
@@ -179,28 +194,32 @@ func (m *migration) rollBack(ctx context.Context, migrator *migrate.Migrator, s 
 	if err := m.ask(stderr, fmt.Sprintf("Bring back release %s of chart %s, and remove the Metawire that took its place?", begun[0], begun[0].Chart)); err != nil {
 		return err
 	}
-	if err := migrator.RollBack(ctx, begun[0]); err != nil {
+	came, err := migrator.RollBack(ctx, begun[0])
+	if err != nil {
 		return err
 	}
-	return m.conclude(stdout, fmt.Sprintf("release %s is back", begun[0]))
+	return m.conclude(stdout, came)
 }
 
 // finishAll removes the old Services of all migrations that are meant.
-func (m *migration) finishAll(ctx context.Context, migrator *migrate.Migrator, s *migrate.Survey, stdout io.Writer) error {
-	n := 0
-	for _, d := range s.Done {
-		if d.Service == nil {
-			continue
-		}
+func (m *migration) finishAll(ctx context.Context, migrator *migrate.Migrator, s *migrate.Survey, stdout, stderr io.Writer) error {
+	done := slices.DeleteFunc(s.Done, func(d migrate.Done) bool { return d.Service == nil })
+	if len(done) == 0 {
+		return m.conclude(stdout, "there is no old Service to remove")
+	}
+	var names []string
+	for _, d := range done {
+		names = append(names, d.Service.String())
+	}
+	if err := m.ask(stderr, fmt.Sprintf("Remove %s, unless somebody uses it?", strings.Join(names, ", "))); err != nil {
+		return err
+	}
+	for _, d := range done {
 		if err := migrator.Finish(ctx, d); err != nil {
 			return err
 		}
-		n++
 	}
-	if n == 0 {
-		return m.conclude(stdout, "there is no old Service to remove")
-	}
-	return m.conclude(stdout, "removed "+some(n, "old Service"))
+	return m.conclude(stdout, "removed "+some(len(done), "old Service"))
 }
 
 // conclude says how it ended.
@@ -249,8 +268,9 @@ func some(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// probe asks an endpoint of the contract runs whether it takes a cluster. What can
-// be tried again is, for half a minute.
+// probe asks an endpoint of the contract runs whether it takes the keys and, if it
+// is to be opened, a run of the cluster. What can be tried again is, for half a
+// minute.
 func probe(ctx context.Context, e migrate.Endpoint) error {
 	sender, err := inventory.NewSender(e.URL, inventory.SenderOptions{
 		AccessKeys: inventory.AccessKeys{LoginEndpoint: e.LoginURL, AccessKey: e.AccessKey, SecretKey: e.SecretKey},
@@ -258,6 +278,9 @@ func probe(ctx context.Context, e migrate.Endpoint) error {
 	})
 	if err != nil {
 		return err
+	}
+	if !e.Open {
+		return sender.Login(ctx)
 	}
 	run := inventory.Run{ID: fmt.Sprintf("%024x", time.Now().UnixNano()), ClusterID: e.ClusterID, ClusterUID: e.ClusterUID}
 	return inventory.Probe(ctx, sender, run, e.Override)

@@ -36,12 +36,19 @@ func writeSurvey(w io.Writer, s *migrate.Survey) error {
 }
 
 func writePlan(w io.Writer, p *migrate.Plan) error {
-	if p.New.Name == "" { // nothing that can be migrated, which its problems explain
+	switch {
+	case p.New.Name == "": // nothing that can be migrated, which its problems explain
 		fmt.Fprintf(w, "Release %s cannot be migrated\n", p.Old)
-	} else {
+	case p.Resumes == migrate.PhaseRollBack:
+		fmt.Fprintf(w, "Release %s (chart %s %s) is being brought back, and release %s of Metawire removed\n", p.Old, p.Old.Chart, p.Old.Version, p.New)
+	default:
 		fmt.Fprintf(w, "Release %s (chart %s %s) becomes release %s of Metawire %s\n", p.Old, p.Old.Chart, p.Old.Version, p.New, p.New.Version)
 	}
-	if p.Resumes != "" {
+	switch p.Resumes {
+	case "", migrate.PhaseRollBack:
+	case migrate.PhaseKept:
+		fmt.Fprint(w, "\n  The new release works, and the old one was kept (--keep-old). It is removed now.\n")
+	default:
 		fmt.Fprintf(w, "\n  This was begun, and goes on with: %s\n", p.Resumes)
 	}
 	section(w, "Steps", p.Steps)

@@ -78,6 +78,13 @@ func NewSender(endpoint string, o SenderOptions) (*Sender, error) {
 	return s, nil
 }
 
+// Login asks the endpoint whether it takes the sender's credentials, and sends
+// nothing else. Without a login there is nothing to ask.
+func (s *Sender) Login(ctx context.Context) error {
+	_, err := s.auth.authorization(ctx)
+	return err
+}
+
 // parseEndpoint keeps what is wrong out of its errors where it may be a password.
 func parseEndpoint(endpoint string) (*url.URL, error) {
 	u, err := url.Parse(endpoint)

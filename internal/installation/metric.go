@@ -34,6 +34,13 @@ func (i *Installation) MetricBy(ctx context.Context, component, name, label stri
 	if len(pods) == 0 {
 		return nil, fmt.Errorf("metric %s: no %s in namespace %q is ready", name, component, i.Namespace)
 	}
+	return i.MetricOf(ctx, pods, name, label)
+}
+
+// MetricOf returns such sums over pods of the namespace, which need not be
+// Metawire's: the page is /metrics on the port that is named metrics. No pod is no
+// error.
+func (i *Installation) MetricOf(ctx context.Context, pods []corev1.Pod, name, label string) (map[string]float64, error) {
 	sums := map[string]float64{}
 	for p := range pods {
 		if err := i.addMetric(ctx, sums, &pods[p], name, label); err != nil {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"helm.sh/helm/v3/pkg/chart"
@@ -53,8 +54,12 @@ type Head struct {
 	// pending-install, pending-upgrade, pending-rollback, uninstalling, and failed
 	// if none was deployed. Else empty.
 	Unsettled string
-	Chart     string // its name
-	Version   string // of the chart
+	// Failed is the newest revision, if that is an upgrade that failed; else 0.
+	Failed int
+	// Unreadable is why the record cannot be read; nil if it can.
+	Unreadable error
+	Chart      string // its name
+	Version    string // of the chart
 	// Subcharts are the names of the charts in it.
 	Subcharts []string
 }
@@ -151,7 +156,7 @@ func (r *Records) newest(ctx context.Context, namespace string) (map[string]Head
 		case h.Revision == 0:
 			h.Revision = last[key]
 		case h.Unsettled == "failed": // an upgrade, which left what was there
-			h.Unsettled = ""
+			h.Unsettled, h.Failed = "", last[key]
 		case h.Unsettled == "uninstalled": // with its history kept
 			delete(found, key)
 			continue
@@ -176,6 +181,10 @@ func (r *Records) fill(ctx context.Context, h *Head) error {
 		} `json:"chart"`
 	}
 	found, err := r.decode(ctx, *h, &record)
+	if errors.Is(err, errRecord) {
+		h.Unreadable = err // one release's matter, not the others'
+		return nil
+	}
 	if err != nil || !found {
 		return err
 	}
@@ -231,10 +240,13 @@ func (r *Records) decode(ctx context.Context, h Head, into any) (bool, error) {
 		return false, fmt.Errorf("read release %s: %w", h, err)
 	}
 	if err := decode(s.Data["release"], into); err != nil {
-		return false, fmt.Errorf("read release %s: Secret %s: %w", h, name, err)
+		return false, fmt.Errorf("read release %s: Secret %s: %w: %w", h, name, errRecord, err)
 	}
 	return true, nil
 }
+
+// errRecord says that a Secret does not hold what Helm writes.
+var errRecord = errors.New("is no record of Helm's that can be read")
 
 // All returns the Secrets of all revisions of a release, oldest first.
 func (r *Records) All(ctx context.Context, namespace, name string) ([]corev1.Secret, error) {
@@ -263,22 +275,38 @@ func secretName(release string, revision int) string {
 // most, and charts shrink to a tenth.
 const maxRecord = 64 << 20
 
-// decode unpacks what Helm wrote: base64, gzip, JSON.
+// decode unpacks what Helm wrote: base64, gzip, JSON. Helm reads what is not
+// packed, too.
 func decode(data []byte, into any) error {
-	packed, err := base64.StdEncoding.DecodeString(string(data))
+	plain, err := base64.StdEncoding.DecodeString(string(data))
 	if err != nil {
 		return err
 	}
-	z, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		return err
+	if bytes.HasPrefix(plain, []byte{0x1f, 0x8b, 0x08}) {
+		z, err := gzip.NewReader(bytes.NewReader(plain))
+		if err != nil {
+			return err
+		}
+		if plain, err = io.ReadAll(io.LimitReader(z, maxRecord+1)); err != nil {
+			return err
+		}
 	}
-	plain, err := io.ReadAll(io.LimitReader(z, maxRecord+1))
-	switch {
-	case err != nil:
-		return err
-	case len(plain) > maxRecord:
+	if len(plain) > maxRecord {
 		return errors.New("is larger than 64 MiB")
 	}
 	return json.Unmarshal(plain, into)
+}
+
+// Born tells a release from others that had its name before or after: it is when
+// the first of its revisions was installed, which all of them say.
+func Born(record corev1.Secret) (time.Time, error) {
+	var r struct {
+		Info struct {
+			FirstDeployed time.Time `json:"first_deployed"`
+		} `json:"info"`
+	}
+	if err := decode(record.Data["release"], &r); err != nil {
+		return time.Time{}, fmt.Errorf("read Secret %s/%s: %w: %w", record.Namespace, record.Name, errRecord, err)
+	}
+	return r.Info.FirstDeployed, nil
 }

@@ -48,10 +48,10 @@ func New(config *rest.Config, namespace, name string) (*Release, error) {
 // Version is the version of the embedded chart.
 func (r *Release) Version() string { return r.chart.Metadata.Version }
 
-// Render returns the manifest of what Install would make, hooks and notes left
-// out. It asks the API server for its version and what it serves; nothing is sent
-// there, and values that the chart refuses are an error.
-func (r *Release) Render(ctx context.Context, values map[string]any) (string, error) {
+// Render returns the manifest of what Install would make, and that of what Test
+// would. It asks the API server for its version and what it serves; nothing is
+// sent there, and values that the chart refuses are an error.
+func (r *Release) Render(ctx context.Context, values map[string]any) (manifest, tests string, err error) {
 	i := action.NewInstall(r.config)
 	i.ReleaseName, i.Namespace = r.Name, r.Namespace
 	i.DryRun, i.DryRunOption, i.DisableHooks, i.SkipCRDs = true, "server", true, true
@@ -60,9 +60,14 @@ func (r *Release) Render(ctx context.Context, values map[string]any) (string, er
 	i.Replace, i.TakeOwnership = true, true
 	rendered, err := i.RunWithContext(ctx, r.chart, values)
 	if err != nil {
-		return "", fmt.Errorf("render the chart: %w", err)
+		return "", "", fmt.Errorf("render the chart: %w", err)
 	}
-	return rendered.Manifest, nil
+	for _, h := range rendered.Hooks {
+		if slices.Contains(h.Events, release.HookTest) {
+			tests += "---\n" + h.Manifest + "\n"
+		}
+	}
+	return rendered.Manifest, tests, nil
 }
 
 // Status is that of the newest revision: deployed, failed, pending-install, ...;

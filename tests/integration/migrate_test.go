@@ -229,6 +229,15 @@ func TestMigrateRefuses(t *testing.T) {
 		{name: "a value of ours that the chart does not take", chart: oldcharts.Metacollector, options: func(o *migrate.Options) {
 			o.Values = map[string]any{"collector": map[string]any{"replicas": "many"}}
 		}, want: "replicas"},
+		{name: "values of ours by which nobody who comes without TLS is served", chart: oldcharts.Metacollector, options: func(o *migrate.Options) {
+			o.Values = map[string]any{"stream": map[string]any{"plaintext": map[string]any{"enabled": false}}}
+		}, want: "comes without TLS"},
+		{name: "a NodePort, into another namespace", chart: oldcharts.Metacollector, values: map[string]any{"service": map[string]any{"type": "NodePort"}}, options: func(o *migrate.Options) {
+			o.ToNamespace = "default"
+		}, want: "(NodePort) cannot lead into another namespace"},
+		{name: "a name that is too long", chart: oldcharts.Metacollector, options: func(o *migrate.Options) {
+			o.ToRelease = strings.Repeat("long", 14)
+		}, want: "give a shorter one"},
 		{name: "its Deployment is gone", chart: oldcharts.Metacollector, before: func(t *testing.T, ns string) {
 			if err := api.Delete(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "old-k8s-metacollector"}}); err != nil {
 				t.Fatal(err)
@@ -248,6 +257,9 @@ func TestMigrateRefuses(t *testing.T) {
 		{name: "a Secret without keys", chart: oldcharts.Firefly, values: with("existingFireFlyCredentialsSecret", "mine"), before: func(t *testing.T, ns string) {
 			create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "mine"}, StringData: map[string]string{"accessKey": "canary-key"}})
 		}, want: "has no secretKey"},
+		{name: "a Secret in the way", chart: oldcharts.Firefly, values: inventory, before: func(t *testing.T, ns string) {
+			create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "metawire-endpoint-credentials"}})
+		}, want: "/metawire-endpoint-credentials is in the way"},
 		{name: "no Secret", chart: oldcharts.Firefly, values: with("existingFireFlyCredentialsSecret", "mine"), want: "is gone"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -367,6 +379,16 @@ func TestMigrateOldPlan(t *testing.T) {
 					t.Error(err)
 				}
 			})
+		},
+		"edited": func(t *testing.T, ns string) {
+			var d appsv1.Deployment
+			if err := api.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "old-k8s-metacollector"}, &d); err != nil {
+				t.Fatal(err)
+			}
+			d.Spec.Template.Spec.Containers[0].Args = append(d.Spec.Template.Spec.Containers[0].Args, "--more")
+			if err := api.Update(t.Context(), &d); err != nil {
+				t.Fatal(err)
+			}
 		},
 		"an object of it is gone": func(t *testing.T, ns string) {
 			if err := api.Delete(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "old-k8s-metacollector"}}); err != nil {

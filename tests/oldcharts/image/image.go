@@ -15,7 +15,7 @@ import (
 const configuration = `apiVersion: metawire.dev/v1alpha1
 kind: CollectorConfig
 health: {address: ":8081"}
-metrics: {address: ":8080"}
+metrics: {address: "127.0.0.1:18080"}
 stream: {enabled: true, address: ":45000", tls: {mode: disabled}, authorization: disabled}
 `
 

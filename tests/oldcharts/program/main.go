@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -52,7 +53,28 @@ func stream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	go tellSubscribers(cfg.Metrics.Address)
 	return c.Run(ctx)
+}
+
+// tellSubscribers serves what our collector's metrics say of its subscribers under
+// the predecessor's name.
+func tellSubscribers(ours string) {
+	page := func(w http.ResponseWriter, r *http.Request) {
+		text, err := call(r.Context(), http.MethodGet, "http://"+ours+"/metrics", "", nil)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		found := regexp.MustCompile(`(?m)^metawire_stream_subscribers (\S+)$`).FindSubmatch(text)
+		if found == nil {
+			http.Error(w, "metawire_stream_subscribers is gone", http.StatusBadGateway)
+			return
+		}
+		fmt.Fprintf(w, "# TYPE meta_collector_server_subscribers gauge\nmeta_collector_server_subscribers %s\n", found[1])
+	}
+	server := &http.Server{Addr: ":8080", Handler: http.HandlerFunc(page), ReadHeaderTimeout: 10 * time.Second}
+	fmt.Fprintln(os.Stderr, server.ListenAndServe())
 }
 
 // send makes a run without objects, by the contract runs. A ConfigMap's key

@@ -2,8 +2,11 @@ package migrate
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,8 +15,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // TestAhead: a plan says what is to be done still, wherever a run ended, and
@@ -47,6 +52,54 @@ func TestAhead(t *testing.T) {
 	}
 	if got := sends.steps(PhaseRollBack); len(got) != 1 {
 		t.Errorf("what is being undone goes on being undone, got %q", got)
+	}
+}
+
+// TestOtherwise: a migration that was begun goes on as it was planned; what is asked
+// for in another way now is a problem, and what is the same is none.
+func TestOtherwise(t *testing.T) {
+	s := &state{Phase: "install", Plan: &Plan{New: NewRelease{Name: "metawire", Namespace: "falco"}}, Values: map[string]any{"image": map[string]any{"tag": "1"}, "n": float64(2)}}
+	for name, tc := range map[string]struct {
+		phase string
+		o     Options
+		want  string
+	}{
+		"nothing":               {"install", Options{}, ""},
+		"the same":              {"install", Options{ToRelease: "metawire", ToNamespace: "falco", Values: map[string]any{"image": map[string]any{"tag": "1"}, "n": int64(2)}}, ""},
+		"another name":          {"install", Options{ToRelease: "other"}, "makes release falco/metawire"},
+		"another namespace":     {"install", Options{ToNamespace: "other"}, "makes release falco/metawire"},
+		"another value":         {"install", Options{Values: map[string]any{"n": int64(3)}}, "has other values"},
+		"to keep what goes":     {phaseRemove, Options{KeepOld: true}, "comes too late"},
+		"to keep what may stay": {phaseVerify, Options{KeepOld: true}, ""},
+		"on the way back":       {PhaseRollBack, Options{ToRelease: "other"}, ""},
+	} {
+		s.Phase = tc.phase
+		got := strings.Join(s.otherwise(tc.o), "\n")
+		if !strings.Contains(got, tc.want) || tc.want == "" && got != "" {
+			t.Errorf("%s: got %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
+// TestPassing: writing how far a migration is is tried again when the API server
+// is away or busy, and not when it means what it says.
+func TestPassing(t *testing.T) {
+	secrets := schema.GroupResource{Resource: "secrets"}
+	for name, tc := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"no connection": {&url.Error{Op: "Put", URL: "https://api", Err: errors.New("connection refused")}, true},
+		"too busy":      {apierrors.NewTooManyRequests("later", 1), true},
+		"its storage":   {apierrors.NewInternalError(errors.New("etcd has no leader")), true},
+		"a conflict":    {apierrors.NewConflict(secrets, "s", errors.New("changed")), false},
+		"gone":          {apierrors.NewNotFound(secrets, "s"), false},
+		"forbidden":     {apierrors.NewForbidden(secrets, "s", errors.New("no")), false},
+		"interrupted":   {context.Canceled, false},
+	} {
+		if got := passing(tc.err); got != tc.want {
+			t.Errorf("%s: got %t, want %t", name, got, tc.want)
+		}
 	}
 }
 

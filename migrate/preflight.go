@@ -64,6 +64,7 @@ func (d *drafter) allowed(ctx context.Context) error {
 	if d.fresh {
 		need("", "namespaces", "", "", "create")
 	}
+	need("", "namespaces", "", "", "get")
 	old, made := d.old.Namespace, d.plan.New.Namespace
 	for _, namespace := range []string{old, made} { // records, state, credentials
 		need("", "secrets", "", namespace, "get", "list", "create", "update", "delete")
@@ -72,7 +73,6 @@ func (d *drafter) allowed(ctx context.Context) error {
 	need("", "pods", "", made, "get", "list", "watch") // helm test waits for its own
 	need("", "pods", "log", made, "get")
 	if d.state.CronJob != nil {
-		need("", "namespaces", "", "", "get") // its identity
 		need("batch", "jobs", "", old, "list")
 		need("batch", "jobs", "", made, "get", "list", "create", "delete")
 		need("batch", "cronjobs", "", made, "get", "list", "update")
@@ -80,8 +80,8 @@ func (d *drafter) allowed(ctx context.Context) error {
 	}
 	if d.state.Deployment != nil {
 		need("", "pods", "", old, "list")
-		need("", "pods", "portforward", old, "create") // who is served is a metric
-		need("", "pods", "portforward", made, "create")
+		need("", "pods", "portforward", old, "get", "create") // who is served is a metric; one verb for each protocol
+		need("", "pods", "portforward", made, "get", "create")
 		need("apps", "replicasets", "", made, "list") // helm waits for Deployments so
 		need("", "services", "", made, "list")
 	}
@@ -193,8 +193,7 @@ func (d *drafter) answers(ctx context.Context) error {
 
 // refusal tells an endpoint that says no from one that is not reached, from here.
 func refusal(err error) string {
-	var unreached net.Error
-	if errors.As(err, &unreached) {
+	if _, ok := errors.AsType[net.Error](err); ok {
 		return fmt.Sprintf("the endpoint cannot be reached from here, so whether it takes this cluster's inventory is not known: %s. Run metawire migrate where it can be reached", err)
 	}
 	return fmt.Sprintf("the endpoint does not take this cluster's inventory: %s", err)

@@ -96,6 +96,10 @@ func (r *run) install(ctx context.Context) error {
 				return nil, err
 			}
 		}
+		// Not by Helm, which must be allowed to create also what is there.
+		if err := r.namespace(ctx, n.Namespace); err != nil {
+			return nil, err
+		}
 		return nil, made.Install(ctx, r.state.Values, map[string]string{releaseLabel: r.state.mark()}, r.options.Timeout)
 	})
 }

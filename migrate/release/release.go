@@ -15,12 +15,14 @@ import (
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/cli/values"
 	helmgetter "helm.sh/helm/v3/pkg/getter"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage/driver"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 
 	"github.com/metawire/metawire/charts"
@@ -52,12 +54,22 @@ func (r *Release) Version() string { return r.chart.Metadata.Version }
 // would. It asks the API server for its version and what it serves; nothing is
 // sent there, and values that the chart refuses are an error.
 func (r *Release) Render(ctx context.Context, values map[string]any) (manifest, tests string, err error) {
-	i := action.NewInstall(r.config)
-	i.ReleaseName, i.Namespace = r.Name, r.Namespace
-	i.DryRun, i.DryRunOption, i.DisableHooks, i.SkipCRDs = true, "server", true, true
-	// Not by Helm: it stops at the first object that is in the way, and asks with
-	// the whole manifest at once.
-	i.Replace, i.TakeOwnership = true, true
+	served, err := r.config.RESTClientGetter.ToDiscoveryClient()
+	if err != nil {
+		return "", "", err
+	}
+	version, err := served.ServerVersion()
+	if err != nil {
+		return "", "", fmt.Errorf("ask the API server for its version: %w", err)
+	}
+	// Not with access to the objects: Helm stops at the first that is in the way, or
+	// that the caller may not read.
+	i := action.NewInstall(&action.Configuration{Log: r.config.Log})
+	i.ReleaseName, i.Namespace, i.DryRun, i.ClientOnly = r.Name, r.Namespace, true, true
+	i.KubeVersion = &chartutil.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor}
+	if i.APIVersions, err = action.GetVersionSet(served); err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
+		return "", "", fmt.Errorf("ask what the API server serves: %w", err)
+	}
 	rendered, err := i.RunWithContext(ctx, r.chart, values)
 	if err != nil {
 		return "", "", fmt.Errorf("render the chart: %w", err)
@@ -83,12 +95,12 @@ func (r *Release) Status() (status string, labels map[string]string, err error) 
 	return last.Info.Status.String(), last.Labels, nil
 }
 
-// Install installs the chart and creates the namespace if it must. It blocks
-// until all pods are ready, the timeout has passed or ctx ends; what was made
-// stays when it fails. The labels are the release's own.
+// Install installs the chart, into a namespace that is there. It blocks until all
+// pods are ready, the timeout has passed or ctx ends; what was made stays when it
+// fails. The labels are the release's own.
 func (r *Release) Install(ctx context.Context, values map[string]any, labels map[string]string, timeout time.Duration) error {
 	i := action.NewInstall(r.config)
-	i.ReleaseName, i.Namespace, i.CreateNamespace, i.Labels = r.Name, r.Namespace, true, labels
+	i.ReleaseName, i.Namespace, i.Labels = r.Name, r.Namespace, labels
 	i.Wait, i.WaitForJobs, i.Timeout = true, true, timeout
 	if _, err := i.RunWithContext(ctx, r.chart, values); err != nil {
 		return fmt.Errorf("install release %s in namespace %q: %w", r.Name, r.Namespace, err)

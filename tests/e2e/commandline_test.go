@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,10 @@ func (w *world) metawire(t *testing.T, args ...string) (out string, code int) {
 // are any.
 func (w *world) command(ctx context.Context, t *testing.T, until string, args ...string) (out string, code int) {
 	t.Helper()
-	cmd := exec.CommandContext(ctx, w.commandLine(t), append(args, "--kubeconfig", w.cluster.Kubeconfig())...)
+	if !slices.Contains(args, "--kubeconfig") {
+		args = append(args, "--kubeconfig", w.cluster.Kubeconfig())
+	}
+	cmd := exec.CommandContext(ctx, w.commandLine(t), args...)
 	var b bytes.Buffer
 	cmd.Stderr = &b
 	stdout, err := cmd.StdoutPipe()

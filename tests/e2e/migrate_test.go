@@ -1,34 +1,23 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/yaml"
 
-	"github.com/metawire/metawire/collector/inventory/receiver"
 	"github.com/metawire/metawire/migrate"
-	"github.com/metawire/metawire/tests/e2e/release"
 	"github.com/metawire/metawire/tests/falco/plugin"
 	"github.com/metawire/metawire/tests/oldcharts"
 	oldimage "github.com/metawire/metawire/tests/oldcharts/image"
@@ -222,7 +211,7 @@ func testMigrateMetacollector(t *testing.T, w *world) {
 	if out, code := w.migration(t); code != 0 || !strings.Contains(out, "There is nothing to migrate") || !strings.Contains(out, old) {
 		t.Errorf("a second run ended with %d, want 0, nothing to do, and the old Service:\n%s", code, out)
 	}
-	if out, code := w.migration(t, "--finish"); code != 1 || !strings.Contains(out, "1 subscribers still come") {
+	if out, code := w.migration(t, "--finish", "--yes"); code != 1 || !strings.Contains(out, "1 subscribers still come") {
 		t.Errorf("the old Service is used: --finish ended with %d, want 1:\n%s", code, out)
 	}
 
@@ -235,13 +224,48 @@ func testMigrateMetacollector(t *testing.T, w *world) {
 	w.followed(t, "back", d, pod, len(s.Ends))
 	w.nothingOf(t, falcos, "metawire")
 
+	w.mustMigrate(t, "--keep-old")
+	if out, code := w.migration(t, "--keep-old", "--dry-run"); code != 0 {
+		t.Errorf("it was kept: with --keep-old there is nothing to do, but it ended with %d:\n%s", code, out)
+	}
+	w.unready(t, func() { // days later the new one does not work: what is kept stays
+		out, code := w.migration(t, "--yes", "--timeout", "20s")
+		if code != 1 || !strings.Contains(out, "nothing was removed") {
+			t.Errorf("the new collectors are away: ended with %d, want 1, and that nothing was removed:\n%s", code, out)
+		}
+		if got := w.fingerprint(t, falcos, old); got != "revision 1, deployed" {
+			t.Errorf("the old release is %s", got)
+		}
+	})
 	w.mustMigrate(t)
 	w.remove(t, d)
-	if out, code := w.migration(t, "--finish"); code != 0 {
+	if out, code := w.migration(t, "--finish", "--yes"); code != 0 {
 		t.Fatalf("nobody uses the old Service: --finish ended with %d:\n%s", code, out)
 	}
 	w.gone(t, falcos, old, "Service")
 	w.uninstall(t, falcos, "metawire")
+}
+
+// unready does something while no collector of ours runs.
+func (w *world) unready(t *testing.T, do func()) {
+	t.Helper()
+	scale := func(n int) {
+		patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n)
+		if _, err := w.api.AppsV1().Deployments(falcos).Patch(t.Context(), "metawire-collector", types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scale(0)
+	eventually(t, started, func(ctx context.Context) error {
+		pods, err := w.api.CoreV1().Pods(falcos).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=collector"})
+		if err == nil && len(pods.Items) > 0 {
+			err = fmt.Errorf("pod %s is left", pods.Items[0].Name)
+		}
+		return err
+	})
+	do()
+	scale(2)
+	w.rolledOut(t, falcos, "metawire-collector")
 }
 
 // testMigrateElsewhere: the new release is in another namespace, and the old
@@ -253,10 +277,14 @@ func testMigrateElsewhere(t *testing.T, w *world) {
 	d := daemon{name: "legacy", config: byHand(service+"."+falcos+".svc", 45000, "${FALCO_K8S_NODE_NAME}", "")}
 	pod := w.start(t, d)
 	w.exactly(t, d, pod)
-	out := w.mustMigrate(t, "--release", old, "--to-namespace", to, "--set", "collector.replicas=1")
+	as := w.limited(t, "streams", to, "--namespace", falcos, "--release", old, "--to-namespace", to, "--set", "collector.replicas=1")
+	out := w.mustMigrate(t, "--kubeconfig", as, "--namespace", falcos, "--release", old, "--to-namespace", to, "--set", "collector.replicas=1")
 	t.Log(out)
+	if want := "1 subscribers have come over the old Service, of 1 that the old collectors served"; !strings.Contains(out, want) {
+		t.Errorf("the command does not say: %s", want)
+	}
 	s := w.followed(t, "over, by a name", d, pod, 0)
-	if out, code := w.migration(t, "--rollback", "--yes", "--release", old); code != 0 {
+	if out, code := w.migration(t, "--kubeconfig", as, "--rollback", "--yes", "--namespace", falcos, "--release", old); code != 0 {
 		t.Fatalf("--rollback ended with %d:\n%s", code, out)
 	}
 	w.followed(t, "back, from a name", d, pod, len(s.Ends))
@@ -264,7 +292,7 @@ func testMigrateElsewhere(t *testing.T, w *world) {
 	w.mustMigrate(t, "--release", old, "--to-namespace", to, "--set", "collector.replicas=1")
 	w.gone(t, falcos, service, "Deployment", "ServiceAccount", "ClusterRole", "ClusterRoleBinding")
 	w.remove(t, d)
-	if out, code := w.migration(t, "--finish", "--release", old); code != 0 {
+	if out, code := w.migration(t, "--kubeconfig", as, "--finish", "--yes", "--namespace", falcos, "--release", old); code != 0 {
 		t.Fatalf("--finish ended with %d:\n%s", code, out)
 	}
 	w.gone(t, falcos, service, "Service")
@@ -273,273 +301,6 @@ func testMigrateElsewhere(t *testing.T, w *world) {
 	if list, err := w.api.CoreV1().Services(to).List(t.Context(), metav1.ListOptions{}); err != nil || len(list.Items) > 0 {
 		t.Errorf("Services are left: %v, %v", list, err)
 	}
-}
-
-// service stands in for Firefly's: it takes runs, and remembers who was signed on
-// and off.
-type fireflyService struct {
-	*receiver.Receiver
-
-	broken atomic.Bool // it takes no objects
-
-	mu     sync.Mutex
-	boards []string
-}
-
-func (s *fireflyService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch {
-	case s.broken.Load() && strings.HasSuffix(r.URL.Path, "/fetching/objects"):
-		http.Error(w, "no objects today", http.StatusBadRequest)
-		return
-	case r.URL.Path != "/on" && r.URL.Path != "/off":
-		s.Receiver.ServeHTTP(w, r)
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.boards = append(s.boards, r.URL.Path)
-}
-
-// closed are the runs that were closed.
-func (s *fireflyService) closed() int {
-	n := 0
-	for _, r := range s.Kept().Runs {
-		if r.Closed {
-			n++
-		}
-	}
-	return n
-}
-
-const (
-	fireflyKey    = "canary-access-key"
-	fireflySecret = "canary-secret-key"
-)
-
-// oldInventory are the values of an old inventory that runs here.
-func oldInventory(url string) map[string]any {
-	return map[string]any{
-		"clusterId": "e2e", "schedule": "0 0 1 1 *", "accessKey": fireflyKey, "secretKey": fireflySecret,
-		"apiEndpoint": url, "loginEndpoint": url, "appApiEndpoint": url,
-		"image": map[string]any{"pullPolicy": "Never"}, "offBoarderImage": map[string]any{"pullPolicy": "Never"},
-		"resources": map[string]any{"requests": map[string]any{"cpu": "10m", "memory": "32Mi"}},
-	}
-}
-
-// testMigrateFirefly: a run that goes on is waited for, what was edited counts, the
-// cluster stays signed on, and the way back is there.
-func testMigrateFirefly(t *testing.T, w *world) {
-	const ns, old = "firefly", "firefly"
-	w.createNamespace(t, ns)
-	endpoint := &fireflyService{Receiver: receiver.New(receiver.Options{AccessKey: fireflyKey, SecretKey: fireflySecret})}
-	url := w.serve(t, endpoint)
-	values := oldInventory(url)
-	values["addTypes"] = []any{"secrets"}
-	w.installOld(t, oldcharts.Firefly, old, ns, values)
-	edit := []byte(`{"data": {"collector.resources": "pods\ndeployments\nnamespaces\nsecrets\n", "stand-in.duration": "25s"}}`)
-	if _, err := w.api.CoreV1().ConfigMaps(ns).Patch(t.Context(), old+"-config", types.MergePatchType, edit, metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	w.runNow(t, ns, old+"-cronjob", true)
-
-	// The key that only the test knows of is unknown, and has to be allowed.
-	out, code := w.migration(t, "--dry-run")
-	if code != 1 || !strings.Contains(out, "configmap: stand-in.duration") {
-		t.Errorf("an unknown key: ended with %d, want 1 and its name:\n%s", code, out)
-	}
-	w.failing(t, ns, old, "✗ wait for the Job of it that runs", "--allow-unknown", "--timeout", "5s")
-	out = w.mustMigrate(t, "--allow-unknown")
-	t.Log(out)
-	for _, secret := range []string{fireflyKey, fireflySecret} {
-		if strings.Contains(out, secret) {
-			t.Errorf("%s is shown", secret)
-		}
-	}
-	if strings.Contains(out, "✓ wait for the Job of it that runs (0s)") {
-		t.Error("the old run was not waited for")
-	}
-	if n := endpoint.closed(); n != 2 {
-		t.Errorf("%d runs were closed, want the old one and one of the new: %+v", n, endpoint.Kept().Runs)
-	}
-	if kept := endpoint.Kept(); len(kept.Objects) == 0 || kept.Refused > 0 {
-		t.Errorf("%d objects have arrived, %d requests were refused", len(kept.Objects), kept.Refused)
-	}
-	if !slices.Equal(endpoint.boards, []string{"/on"}) {
-		t.Errorf("the cluster was signed %v, want on, and never off", endpoint.boards)
-	}
-	w.gone(t, ns, old+"-cronjob", "CronJob")
-	w.gone(t, ns, old+"-config", "ConfigMap")
-	w.gone(t, ns, old+"-credentials", "Secret")
-	w.gone(t, ns, "infralight-service-account", "ServiceAccount")
-	w.gone(t, ns, "infralight-role", "ClusterRole")
-	w.gone(t, ns, "infralight-role-binding", "ClusterRoleBinding")
-	got, err := action.NewGetValues(w.helmIn(t, ns)).Run("metawire")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, _ := json.Marshal(got) //nolint:errchkjson // values come from JSON
-	for _, want := range []string{`"clusterID":"e2e"`, `"mode":"CronJob"`, `"addTypes":["secrets"]`, `"helmReleases":true`, `"schedule":"0 0 1 1 *"`} {
-		if !bytes.Contains(text, []byte(want)) {
-			t.Errorf("the new release's values lack %s: %s", want, text)
-		}
-	}
-	if out, code := w.migration(t, "--rollback", "--yes"); code != 0 {
-		t.Fatalf("--rollback ended with %d:\n%s", code, out)
-	}
-	if got := w.fingerprint(t, ns, old); got != "revision 1, deployed" {
-		t.Errorf("after --rollback the old release is %s", got)
-	}
-	c, err := w.api.BatchV1().CronJobs(ns).Get(t.Context(), old+"-cronjob", metav1.GetOptions{})
-	if err != nil || c.Spec.Suspend != nil && *c.Spec.Suspend {
-		t.Errorf("after --rollback the old CronJob is suspended, or gone: %v", err)
-	}
-	endpoint.broken.Store(true)
-	w.failing(t, ns, old, "✗ send the inventory once", "--allow-unknown")
-	endpoint.broken.Store(false)
-	w.runNow(t, ns, old+"-cronjob", false)
-	eventually(t, started, func(context.Context) error {
-		if n := endpoint.closed(); n != 3 {
-			return fmt.Errorf("%d runs were closed, want one of the old program more", n)
-		}
-		return nil
-	})
-	w.nothingOf(t, ns, "metawire")
-	w.uninstallOld(t, ns, old)
-}
-
-// failing runs a migration that fails at a step, and checks that all is as it was.
-func (w *world) failing(t *testing.T, ns, old, step string, args ...string) {
-	t.Helper()
-	out, code := w.migration(t, append([]string{"--yes"}, args...)...)
-	if code != 1 || !strings.Contains(out, step) || !strings.Contains(out, "all is as it was") {
-		t.Fatalf("ended with %d, want 1, %q, and that all is as it was:\n%s", code, step, out)
-	}
-	if got := w.fingerprint(t, ns, old); got != "revision 1, deployed" {
-		t.Errorf("the old release is %s", got)
-	}
-	if c, err := w.api.BatchV1().CronJobs(ns).Get(t.Context(), old+"-cronjob", metav1.GetOptions{}); err != nil || c.Spec.Suspend != nil && *c.Spec.Suspend {
-		t.Errorf("the old CronJob is suspended, or gone: %v", err)
-	}
-	w.nothingOf(t, ns, "metawire")
-	if secrets, err := w.api.CoreV1().Secrets(ns).List(t.Context(), metav1.ListOptions{LabelSelector: "metawire.dev/migration"}); err != nil || len(secrets.Items) > 0 {
-		t.Errorf("Secrets of the migration are left: %v, %v", secrets, err)
-	}
-}
-
-// runNow makes a Job of a CronJob, as its schedule would; with wait, it returns
-// once its pod runs.
-func (w *world) runNow(t *testing.T, ns, cronJob string, wait bool) {
-	t.Helper()
-	c, err := w.api.BatchV1().CronJobs(ns).Get(t.Context(), cronJob, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	job, err := w.api.BatchV1().Jobs(ns).Create(t.Context(), &batchv1.Job{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: cronJob + "-", OwnerReferences: []metav1.OwnerReference{
-			*metav1.NewControllerRef(c, batchv1.SchemeGroupVersion.WithKind("CronJob")),
-		}},
-		Spec: c.Spec.JobTemplate.Spec,
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if wait {
-		eventually(t, started, func(ctx context.Context) error {
-			j, err := w.api.BatchV1().Jobs(ns).Get(ctx, job.Name, metav1.GetOptions{})
-			if err == nil && (j.Status.Ready == nil || *j.Status.Ready == 0) && j.Status.Succeeded == 0 {
-				err = fmt.Errorf("Job %s does not run: %+v", job.Name, j.Status)
-			}
-			return err
-		})
-	}
-}
-
-// testMigrateInfralight: the older chart, with the same names for the whole
-// cluster.
-func testMigrateInfralight(t *testing.T, w *world) {
-	const ns, old = "firefly", "infralight"
-	w.createNamespace(t, ns)
-	endpoint := &fireflyService{Receiver: receiver.New(receiver.Options{AccessKey: fireflyKey, SecretKey: fireflySecret})}
-	url := w.serve(t, endpoint)
-	values := oldInventory(url)
-	for _, key := range []string{"loginEndpoint", "appApiEndpoint", "offBoarderImage"} {
-		delete(values, key)
-	}
-	w.installOld(t, oldcharts.Infralight, old, ns, values)
-	// It logs in where the program has it; here that is the endpoint.
-	out := w.mustMigrate(t, "--set", "inventory.loginEndpoint="+url)
-	t.Log(out)
-	if n := endpoint.closed(); n != 1 {
-		t.Errorf("%d runs were closed, want one: %+v", n, endpoint.Kept().Runs)
-	}
-	w.gone(t, ns, old+"-cronjob", "CronJob")
-	w.gone(t, ns, "infralight-role", "ClusterRole")
-	if out, code := w.migration(t); code != 0 || !strings.Contains(out, "There is nothing to migrate") {
-		t.Errorf("a second run ended with %d:\n%s", code, out)
-	}
-	w.uninstall(t, ns, "metawire")
-}
-
-// testMigrateByHand does what docs/migrate.md says of an inventory, with the values
-// that stand there.
-func testMigrateByHand(t *testing.T, w *world) {
-	const ns, old = "firefly", "firefly"
-	w.createNamespace(t, ns)
-	endpoint := &fireflyService{Receiver: receiver.New(receiver.Options{AccessKey: fireflyKey, SecretKey: fireflySecret})}
-	url := w.serve(t, endpoint)
-	w.installOld(t, oldcharts.Firefly, old, ns, oldInventory(url))
-	doc, err := os.ReadFile("../../docs/migrate.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, _ := strings.Cut(string(doc), "cat > values.yaml <<'END'\n")
-	text, _, found := strings.Cut(text, "END\n")
-	if !found {
-		t.Fatal("docs/migrate.md has no values.yaml")
-	}
-	var values map[string]any
-	if err := yaml.UnmarshalStrict([]byte(text), &values); err != nil {
-		t.Fatal(err)
-	}
-	inventory := values["inventory"].(map[string]any) //nolint:errcheck // as it stands there
-	inventory["endpoint"], inventory["loginEndpoint"], inventory["insecure"] = url, url, true
-	values["image"], values["clusterID"] = w.image.Values("Never"), "e2e"
-
-	pause := []byte(`{"spec":{"suspend":true}}`)
-	if _, err := w.api.BatchV1().CronJobs(ns).Patch(t.Context(), old+"-cronjob", types.StrategicMergePatchType, pause, metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	secret, err := w.api.CoreV1().Secrets(ns).Get(t.Context(), old+"-credentials", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "metawire-endpoint-credentials", Namespace: ns}, Type: secret.Type, Data: secret.Data}
-	if _, err := w.api.CoreV1().Secrets(ns).Create(t.Context(), copied, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	ours, err := release.New(w.cluster.Kubeconfig(), w.temp, ns, "metawire")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ours.Install(t.Context(), values, nil, started); err != nil {
-		t.Fatal(err)
-	}
-	w.runNow(t, ns, "metawire-inventory", false)
-	eventually(t, started, func(context.Context) error {
-		if n := endpoint.closed(); n != 1 {
-			return fmt.Errorf("%d runs were closed, want one", n)
-		}
-		return nil
-	})
-	w.uninstallOld(t, ns, old)
-	if !slices.Equal(endpoint.boards, []string{"/on"}) {
-		t.Errorf("the cluster was signed %v, want on, and never off", endpoint.boards)
-	}
-	w.gone(t, ns, old+"-credentials", "Secret")
-	if err := w.api.CoreV1().Secrets(ns).Delete(t.Context(), copied.Name, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	w.uninstall(t, ns, "metawire")
 }
 
 // uninstallOld is helm uninstall --no-hooks.
@@ -620,193 +381,4 @@ func (w *world) uninstall(t *testing.T, ns, release string) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// testMigrateFailures: what fails before the removal is undone, and the old
-// release works.
-func testMigrateFailures(t *testing.T, w *world) {
-	const old = "failing"
-	w.installOld(t, oldcharts.Metacollector, old, falcos, oldStream())
-	service := old + "-k8s-metacollector"
-	d := daemon{name: "legacy", config: byHand(service+"."+falcos+".svc", 45000, "${FALCO_K8S_NODE_NAME}", "")}
-	pod := w.start(t, d)
-	w.exactly(t, d, pod)
-	for _, tc := range []struct {
-		name, says string
-		args       []string
-		pods       string // the most that the namespace may have
-	}{
-		{"install: an image that is not there", "✗ install release", []string{"--set", "image.tag=none", "--timeout", "15s"}, ""},
-		{"verify: no room for the test's pod", "✗ helm test", nil, "4"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			if tc.pods != "" {
-				quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "pods"}, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse(tc.pods)}}}
-				if _, err := w.api.CoreV1().ResourceQuotas(falcos).Create(t.Context(), quota, metav1.CreateOptions{}); err != nil {
-					t.Fatal(err)
-				}
-				defer func() {
-					if err := w.api.CoreV1().ResourceQuotas(falcos).Delete(t.Context(), quota.Name, metav1.DeleteOptions{}); err != nil {
-						t.Error(err)
-					}
-				}()
-			}
-			out, code := w.migration(t, append([]string{"--yes", "--release", old, "--set", "webhook.enabled=false"}, tc.args...)...)
-			if code != 1 || !strings.Contains(out, tc.says) || !strings.Contains(out, "all is as it was") {
-				t.Fatalf("ended with %d, want 1, %q, and that all is as it was:\n%s", code, tc.says, out)
-			}
-			if got := w.fingerprint(t, falcos, old); got != "revision 1, deployed" {
-				t.Errorf("the old release is %s", got)
-			}
-			w.nothingOf(t, falcos, "metawire")
-			w.exactly(t, d, pod)
-		})
-	}
-	w.remove(t, d)
-	t.Run("hand over: a subscriber that is not known as Falco", func(t *testing.T) {
-		other := daemon{name: "other", config: byHand(service+"."+falcos+".svc", 45000, "${FALCO_K8S_NODE_NAME}", ""), change: func(p *corev1.PodTemplateSpec) {
-			p.Spec.Containers[0].Image = "example.test/client:1"
-			p.Spec.Containers[0].Name = "client"
-		}}
-		pod := w.start(t, other)
-		w.exactly(t, other, pod)
-		out, code := w.migration(t, "--yes", "--release", old, "--set", "webhook.enabled=false")
-		if code != 1 || !strings.Contains(out, "have refused") || !strings.Contains(out, "all is as it was") {
-			t.Fatalf("ended with %d, want 1, that it was refused, and that all is as it was:\n%s", code, out)
-		}
-		// Not exactly: the old collector, made anew, does not tell what was deleted
-		// while it was away.
-		eventually(t, soon, func(ctx context.Context) error {
-			s, err := other.state(ctx, pod)
-			if err == nil && len(s.Attempts) == len(s.Ends) {
-				err = fmt.Errorf("it has no stream: %s", ended(s))
-			}
-			return err
-		})
-		w.nothingOf(t, falcos, "metawire")
-		w.remove(t, other)
-	})
-	w.uninstallOld(t, falcos, old)
-}
-
-// testMigrateKilled: a run that is killed, wherever, is taken up by the next, and
-// the end is the same.
-func testMigrateKilled(t *testing.T, w *world) {
-	t.Run("an inventory", func(t *testing.T) {
-		t.Parallel()
-		testMigrateKilledInventory(t, w)
-	})
-	t.Run("on the way back", func(t *testing.T) {
-		t.Parallel()
-		testMigrateKilledOnTheWayBack(t, w)
-	})
-	// What the command says as a step begins; and a step later it is in the middle
-	// of the next.
-	for i, at := range []string{
-		"  back up", "  install release", "✓ install release", "  helm test", "✓ helm test", "  lead Service", "✓ lead Service",
-		"✓ end the old collectors", "✓ see for", "  remove the objects", "✓ remove the objects", "  remove Helm's records",
-	} {
-		t.Run(strings.TrimSpace(at), func(t *testing.T) {
-			t.Parallel()
-			ns := fmt.Sprintf("killed-%d", i)
-			w.createNamespace(t, ns)
-			old, to := "old-"+ns, "metawire-"+ns
-			w.installOld(t, oldcharts.Metacollector, old, ns, oldStream())
-			args := w.migrateArgs(t, "--yes", "--namespace", ns, "--to-release", to, "--set", "webhook.enabled=false,collector.replicas=1")
-			w.killAt(t, at, args...)
-			out, code := w.migration(t, "--yes", "--namespace", ns, "--to-release", to, "--set", "webhook.enabled=false,collector.replicas=1")
-			if code != 0 {
-				t.Fatalf("the run after that ended with %d:\n%s", code, out)
-			}
-			if got := w.fingerprint(t, ns, to); got != "revision 1, deployed" {
-				t.Errorf("the new release is %s\n%s", got, out)
-			}
-			if got := w.fingerprint(t, ns, old); !strings.Contains(got, "not found") {
-				t.Errorf("the old release is %s\n%s", got, out)
-			}
-			w.gone(t, ns, old+"-k8s-metacollector", "Deployment", "ServiceAccount", "ClusterRole", "ClusterRoleBinding")
-			if s, err := w.api.CoreV1().Services(ns).Get(t.Context(), old+"-k8s-metacollector", metav1.GetOptions{}); err != nil || s.Labels["metawire.dev/legacy"] != old {
-				t.Errorf("the old Service does not lead to the new release: %v", err)
-			}
-			w.uninstall(t, ns, to)
-		})
-	}
-}
-
-// testMigrateKilledInventory is the same of an inventory, of which there can be one
-// at a time.
-func testMigrateKilledInventory(t *testing.T, w *world) {
-	const ns, old, to = "killed-inventory", "firefly", "metawire-killed-inventory"
-	w.createNamespace(t, ns)
-	endpoint := &fireflyService{Receiver: receiver.New(receiver.Options{AccessKey: fireflyKey, SecretKey: fireflySecret})}
-	values := oldInventory(w.serve(t, endpoint))
-	for _, at := range []string{"  suspend", "✓ copy the credentials", "  send the inventory", "✓ send the inventory", "  remove the objects"} {
-		w.installOld(t, oldcharts.Firefly, old, ns, values)
-		args := []string{"--yes", "--namespace", ns, "--to-release", to}
-		w.killAt(t, at, w.migrateArgs(t, args...)...)
-		if out, code := w.migration(t, args...); code != 0 {
-			t.Fatalf("killed at %q, the run after that ended with %d:\n%s", at, code, out)
-		}
-		if got := w.fingerprint(t, ns, to); got != "revision 1, deployed" {
-			t.Errorf("killed at %q: the new release is %s", at, got)
-		}
-		w.gone(t, ns, old+"-cronjob", "CronJob")
-		w.gone(t, ns, old+"-credentials", "Secret")
-		w.gone(t, ns, "infralight-role", "ClusterRole")
-		if slices.Contains(endpoint.boards, "/off") {
-			t.Errorf("killed at %q: the cluster was signed off", at)
-		}
-		w.uninstall(t, ns, to)
-	}
-}
-
-// testMigrateKilledOnTheWayBack kills --rollback, too.
-func testMigrateKilledOnTheWayBack(t *testing.T, w *world) {
-	const ns, old, to = "killed-back", "old-killed-back", "metawire-killed-back"
-	w.createNamespace(t, ns)
-	w.installOld(t, oldcharts.Metacollector, old, ns, oldStream())
-	w.mustMigrate(t, "--namespace", ns, "--to-release", to, "--set", "webhook.enabled=false,collector.replicas=1")
-	back := []string{"--rollback", "--yes", "--namespace", ns}
-	for _, at := range []string{"  bring back", "✓ bring back", "  lead the old Service back", "  remove release"} {
-		w.killAt(t, at, w.migrateArgs(t, back...)...)
-	}
-	if out, code := w.migration(t, back...); code != 0 {
-		t.Fatalf("the run after that ended with %d:\n%s", code, out)
-	}
-	if got := w.fingerprint(t, ns, old); got != "revision 1, deployed" {
-		t.Errorf("the old release is %s", got)
-	}
-	w.rolledOut(t, ns, old+"-k8s-metacollector")
-	w.nothingOf(t, ns, to)
-}
-
-// killAt runs the command line and kills it when it has written the words. That it
-// has ended by then is no failure: where its steps are short, it may.
-func (w *world) killAt(t *testing.T, words string, args ...string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), migrated)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, w.commandLine(t), append(args, "--kubeconfig", w.cluster.Kubeconfig())...)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdout = nil
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var text strings.Builder
-	chunk := make([]byte, 1<<12)
-	for !strings.Contains("\n"+text.String(), "\n"+words) {
-		n, err := stderr.Read(chunk)
-		text.Write(chunk[:n])
-		if err != nil {
-			t.Errorf("it never said %q:\n%s", words, text.String())
-			break
-		}
-	}
-	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		t.Error(err)
-	}
-	_ = cmd.Wait() // it was killed
 }

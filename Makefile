@@ -40,7 +40,7 @@ image: ## the container image, to bin/image/metawire.tar; offline too, then as r
 	go run ./tests/image -version '$(VERSION)' -o bin/image/metawire.tar
 
 .PHONY: generate
-generate: $(addprefix tool-,protoc-gen-go protoc-gen-go-grpc) protoc ## the generated files
+generate: $(addprefix tool-,protoc-gen-go protoc-gen-go-grpc helm-docs) protoc ## the generated files
 	PATH="$(TOOLS):$$PATH" go generate ./...
 
 .PHONY: verify

@@ -12,6 +12,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+//go:generate go run ./schema -values metawire/values.yaml -constraints schema/constraints.yaml -o metawire/values.schema.json
+//go:generate helm-docs --log-level warning --chart-search-root metawire --sort-values-order file --skip-version-footer
+
 // Without "all:" files that begin with _ or . are left out: the templates that
 // others include, and .helmignore.
 //

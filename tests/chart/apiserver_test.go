@@ -129,11 +129,10 @@ type apiServer struct {
 	mapper    meta.RESTMapper
 }
 
-// startAPIServer starts an API server that holds the release's namespace, the
-// definitions of foreign kinds and nothing else; it ends with the test.
-func startAPIServer(t *testing.T) *apiServer {
+// startControlPlane starts a Kubernetes without nodes; it ends with the test.
+func startControlPlane(t *testing.T, controllers bool) *cluster.Cluster {
 	t.Helper()
-	c, err := cluster.Start(t.Context(), cluster.Options{Size: cluster.ControlPlane, Log: t.Output()})
+	c, err := cluster.Start(t.Context(), cluster.Options{Size: cluster.ControlPlane, Controllers: controllers, Log: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +141,14 @@ func startAPIServer(t *testing.T) *apiServer {
 			t.Error(err)
 		}
 	})
+	return c
+}
+
+// startAPIServer starts an API server that holds the release's namespace, the
+// definitions of foreign kinds and nothing else; it ends with the test.
+func startAPIServer(t *testing.T) *apiServer {
+	t.Helper()
+	c := startControlPlane(t, false)
 	cfg, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
 	if err != nil {
 		t.Fatal(err)

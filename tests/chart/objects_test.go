@@ -24,7 +24,11 @@ clusterID: prod-1
 nameOverride: mw
 fullnameOverride: a-name-that-is-longer-than-the-chart-lets-it-be-so-it-is-cut
 image: {repository: "registry.local:5000/team/metawire", tag: "1.2.3", digest: "sha256:` + strings.Repeat("0a", 32) + `", pullPolicy: Always}
-imagePullSecrets: [{name: mine}]
+imagePullSecrets: [{name: mine}, {name: own}]
+global: {imageRegistry: "mirror.local:5000", imagePullSecrets: [theirs, {name: mine}], storageClass: not ours}
+commonLabels: {team: web, app.kubernetes.io/name: theirs}
+ipFamilyPolicy: PreferDualStack
+ipFamilies: [IPv4]
 stream:
   port: 50051
   pacing: {burst: 1000000, rate: 0.5}
@@ -53,9 +57,23 @@ webhook:
   imagePullSecrets: [{name: pull}]
   resources: {requests: {cpu: 1, memory: 1Gi}, limits: {cpu: 1500m, memory: 2Gi}}
   serviceAccount: {name: mine-too, annotations: {a: "1"}}
+  service: {annotations: {a: "1"}}
+  deploymentAnnotations: {a: "1"}
+  topologySpreadConstraints: [{maxSkew: 2, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: DoNotSchedule}]
+  updateStrategy: {rollingUpdate: {maxUnavailable: 1, maxSurge: 50%}}
+  dnsPolicy: None
+  dnsConfig: {nameservers: [192.0.2.1], options: [{name: ndots, value: "2"}]}
+  extraArgs: [--zone, mars]
+  extraEnv: [{name: A, value: b}, {name: HTTPS_PROXY, value: "http://mine"}]
+  extraVolumes: [{name: extra, emptyDir: {}}]
+  extraVolumeMounts: [{name: extra, mountPath: /extra}]
+  podSecurityContext: {runAsUser: null, fsGroup: 1000620000}
+  containerSecurityContext: {capabilities: {add: [NET_BIND_SERVICE]}}
+  livenessProbe: {initialDelaySeconds: 90}
+  readinessProbe: {periodSeconds: 20}
   podAnnotations: {a: "true", checksum/config: mine}
   podLabels: {team: security, metawire.dev/own: "false"}
-  nodeSelector: {kubernetes.io/os: linux}
+  nodeSelector: {disk: ssd}
   tolerations: [{key: dedicated, operator: Exists, effect: NoSchedule}]
   priorityClassName: system-cluster-critical
   affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}
@@ -66,9 +84,19 @@ collector:
   ports: {health: 9081, metrics: 9080}
   resources: {requests: {cpu: 1, memory: 1Gi}, limits: {cpu: 1500m, memory: 2Gi}}
   serviceAccount: {name: mine, annotations: {a: "1"}}
+  service: {annotations: {a: "1"}, trafficDistribution: PreferSameZone}
+  deploymentAnnotations: {a: "1"}
+  topologySpreadConstraints: [{maxSkew: 2, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: DoNotSchedule}]
+  updateStrategy: {rollingUpdate: {maxUnavailable: 1, maxSurge: 50%}}
+  dnsPolicy: None
+  dnsConfig: {nameservers: [192.0.2.1], options: [{name: ndots, value: "2"}]}
+  extraArgs: [--zone, mars]
+  extraEnv: [{name: A, value: b}, {name: HTTPS_PROXY, value: "http://mine"}]
+  extraVolumes: [{name: extra, emptyDir: {}}]
+  extraVolumeMounts: [{name: extra, mountPath: /extra}]
   podAnnotations: {a: "true", checksum/config: mine}
   podLabels: {team: security, app.kubernetes.io/component: mine}
-  nodeSelector: {kubernetes.io/os: linux}
+  nodeSelector: {disk: ssd}
   tolerations: [{key: dedicated, operator: Exists, effect: NoSchedule}]
   priorityClassName: system-cluster-critical
   podSecurityContext: {runAsUser: null, fsGroup: 1000620000, seccompProfile: {type: Localhost, localhostProfile: a.json}}

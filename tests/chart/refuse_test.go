@@ -110,7 +110,7 @@ func TestReleaseNames(t *testing.T) {
 		{"1st", "fullnameOverride: first", "first", ""},
 	} {
 		t.Run(tc.release, func(t *testing.T) {
-			files, err := renderAs(tc.release, engine.Engine{Strict: true}, loadChart(t), tc.values)
+			files, err := renderAs(tc.release, namespace, engine.Engine{Strict: true}, loadChart(t), tc.values)
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
 					t.Errorf("want an error that names %q, got: %v", tc.err, err)

@@ -58,11 +58,11 @@ func loadChart(t testing.TB) *helmchart.Chart {
 // under the key NOTES.txt what it would print.
 func render(ch *helmchart.Chart, values string) (map[string]string, error) {
 	// Strict: a value that is mistyped in a template is an error.
-	return renderAs(release, engine.Engine{Strict: true}, ch, values)
+	return renderAs(release, namespace, engine.Engine{Strict: true}, ch, values)
 }
 
-// renderAs renders the release of that name.
-func renderAs(name string, e engine.Engine, ch *helmchart.Chart, values string) (map[string]string, error) {
+// renderAs renders the release of that name in that namespace.
+func renderAs(name, namespace string, e engine.Engine, ch *helmchart.Chart, values string) (map[string]string, error) {
 	v, err := chartutil.ReadValues([]byte(values))
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package chart_test
 import (
 	"encoding/json"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -15,36 +16,45 @@ import (
 )
 
 // TestValuesAreDocumentedAndInTheSchema: each value has a comment that
-// helm-docs takes, and the schema knows exactly these values.
+// helm-docs takes, and the schema knows exactly these values, with a description
+// and a type, and refuses others.
 func TestValuesAreDocumentedAndInTheSchema(t *testing.T) {
 	ch := loadChart(t)
-	i := slices.IndexFunc(ch.Raw, func(f *helmchart.File) bool { return f.Name == "values.yaml" })
-	var doc yaml.Node
-	if err := yaml.Unmarshal(ch.Raw[i].Data, &doc); err != nil {
-		t.Fatal(err)
-	}
 	values := map[string]bool{}
-	walkValues(doc.Content[0], "", func(key string, name *yaml.Node) {
+	for key, name := range documented(t, ch) {
 		values[key] = true
 		if !strings.HasPrefix(name.HeadComment, "# -- ") {
 			t.Errorf("values.yaml: %s (line %d) has no `# -- ` comment", key, name.Line)
 		}
-	})
+	}
 	var schema map[string]any
 	if err := json.Unmarshal(ch.Schema, &schema); err != nil {
 		t.Fatal(err)
 	}
 	known := map[string]bool{}
 	walkSchema(t, schema, "", known)
-	for _, key := range []string{
-		"global",                                    // Helm's own
-		"stream.pacing.burst", "stream.pacing.rate", // the collector has their defaults
-	} {
-		delete(known, key)
-	}
-	known["stream.pacing"] = true
 	if d := cmp.Diff(slices.Sorted(maps.Keys(known)), slices.Sorted(maps.Keys(values))); d != "" {
 		t.Errorf("values.schema.json and values.yaml have not the same keys (-schema +values):\n%s", d)
+	}
+}
+
+// TestTemplatesReadDocumentedValues: no template reads a value that values.yaml
+// does not have.
+func TestTemplatesReadDocumentedValues(t *testing.T) {
+	ch := loadChart(t)
+	keys := allKeys(t, ch)
+	reads := regexp.MustCompile(`\.Values((?:\.\w+)+)`)
+	n := 0
+	for _, f := range ch.Templates {
+		for _, m := range reads.FindAllStringSubmatch(string(f.Data), -1) {
+			n++
+			if !slices.Contains(keys, m[1][1:]) {
+				t.Errorf("%s reads %s, which values.yaml does not have", f.Name, m[0])
+			}
+		}
+	}
+	if n < 100 {
+		t.Errorf("found only %d values in the templates", n)
 	}
 }
 
@@ -54,14 +64,18 @@ func TestValuesAreDocumentedAndInTheSchema(t *testing.T) {
 func TestValuesAreUsed(t *testing.T) {
 	ch := loadChart(t)
 	used := map[string]bool{}
-	unrestricted := map[string]string{"the nodes' network": "webhook: {hostNetwork: true}"} // which no API server of the tests admits
-	for _, sets := range []map[string]string{valueSets, inventorySets, unrestricted} {
+	others := map[string]string{ // that the API server of the tests does not admit
+		"the nodes' network": "webhook: {hostNetwork: true}",
+		"another namespace":  "namespaceOverride: other",
+		"IPv6 first":         "ipFamilies: [IPv6, IPv4]",
+	}
+	for _, sets := range []map[string]string{valueSets, inventorySets, others} {
 		for name, text := range sets {
 			whole, err := render(ch, text)
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			for _, key := range valueKeys(ch.Values, "") {
+			for _, key := range allKeys(t, ch) {
 				values, err := chartutil.ReadValues([]byte(text))
 				if err != nil {
 					t.Fatal(err)
@@ -79,7 +93,7 @@ func TestValuesAreUsed(t *testing.T) {
 			}
 		}
 	}
-	for _, key := range valueKeys(ch.Values, "") {
+	for _, key := range allKeys(t, ch) {
 		if !used[key] {
 			t.Errorf("no value set renders otherwise without %s", key)
 		}
@@ -102,13 +116,13 @@ func takeAway(values map[string]any, path []string) bool {
 func TestNulls(t *testing.T) {
 	ch := loadChart(t)
 	taken := map[string]bool{}
-	for _, key := range valueKeys(ch.Values, "") {
+	for _, key := range allKeys(t, ch) {
 		values := key + ": null"
 		if parts := strings.Split(key, "."); len(parts) > 1 {
 			values = strings.Join(parts[:len(parts)-1], ": {") + ": {" + parts[len(parts)-1] + ": null" + strings.Repeat("}", len(parts)-1)
 		}
 		// As helm install does it, which Strict is not: a null takes the value away.
-		files, err := renderAs(release, engine.Engine{}, ch, values)
+		files, err := renderAs(release, namespace, engine.Engine{}, ch, values)
 		if err != nil {
 			if name := key[strings.LastIndex(key, ".")+1:]; !strings.Contains(err.Error(), "schema") || !strings.Contains(err.Error(), name) {
 				t.Errorf("%s: %v", values, err)
@@ -136,37 +150,54 @@ func TestNulls(t *testing.T) {
 	}
 }
 
-// valueKeys lists every value, maps too.
-func valueKeys(values map[string]any, prefix string) []string {
-	var keys []string
-	for name, value := range values {
-		keys = append(keys, prefix+name)
-		if m, ok := value.(map[string]any); ok {
-			keys = append(keys, valueKeys(m, prefix+name+".")...)
+// allKeys lists every value, and the sections that they are in.
+func allKeys(t *testing.T, ch *helmchart.Chart) []string {
+	t.Helper()
+	keys := map[string]bool{}
+	for key := range documented(t, ch) {
+		for {
+			keys[key] = true
+			i := strings.LastIndex(key, ".")
+			if i < 0 {
+				break
+			}
+			key = key[:i]
 		}
 	}
-	return keys
+	return slices.Sorted(maps.Keys(keys))
 }
 
-// walkValues visits each value that users set as one: a comment in front of a
-// map documents the whole map.
-func walkValues(n *yaml.Node, prefix string, visit func(string, *yaml.Node)) {
+// documented returns the nodes of the names of all values that users set as one:
+// a comment in front of a map documents the whole map.
+func documented(t *testing.T, ch *helmchart.Chart) map[string]*yaml.Node {
+	t.Helper()
+	i := slices.IndexFunc(ch.Raw, func(f *helmchart.File) bool { return f.Name == "values.yaml" })
+	var doc yaml.Node
+	if err := yaml.Unmarshal(ch.Raw[i].Data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]*yaml.Node{}
+	walkValues(doc.Content[0], "", names)
+	return names
+}
+
+func walkValues(n *yaml.Node, prefix string, names map[string]*yaml.Node) {
 	for i := 0; i < len(n.Content); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
 		if value.Kind == yaml.MappingNode && len(value.Content) > 0 && name.HeadComment == "" {
-			walkValues(value, prefix+name.Value+".", visit)
+			walkValues(value, prefix+name.Value+".", names)
 			continue
 		}
-		visit(prefix+name.Value, name)
+		names[prefix+name.Value] = name
 	}
 }
 
-// walkSchema collects the keys of leaves, and requires that no object with
-// keys of its own takes others.
-func walkSchema(t *testing.T, schema map[string]any, prefix string, leaves map[string]bool) {
+// walkSchema collects the keys of values, and requires that each has a
+// description and a type, and that no section takes others.
+func walkSchema(t *testing.T, schema map[string]any, prefix string, values map[string]bool) {
 	t.Helper()
 	properties, _ := schema["properties"].(map[string]any)
-	if schema["additionalProperties"] != false {
+	if prefix != "global." && schema["additionalProperties"] != false { // an umbrella chart has there what it likes
 		t.Errorf("values.schema.json: %q takes unknown keys", prefix)
 	}
 	for name, p := range properties {
@@ -174,10 +205,13 @@ func walkSchema(t *testing.T, schema map[string]any, prefix string, leaves map[s
 		if !ok {
 			t.Fatalf("values.schema.json: %s%s is not an object", prefix, name)
 		}
-		if _, ok := p["properties"]; ok {
-			walkSchema(t, p, prefix+name+".", leaves)
+		if p["description"] == nil {
+			walkSchema(t, p, prefix+name+".", values)
 			continue
 		}
-		leaves[prefix+name] = true
+		if p["type"] == nil && p["$ref"] == nil {
+			t.Errorf("values.schema.json: %s%s has no type", prefix, name)
+		}
+		values[prefix+name] = true
 	}
 }

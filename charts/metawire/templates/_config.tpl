@@ -22,7 +22,7 @@ stream:
   pacing:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- if ne (toString .Values.stream.maxAge) "" }}
+  {{- if not (has .Values.stream.maxAge (list nil "")) }}
   maxAge: {{ .Values.stream.maxAge | toString | quote }}
   {{- end }}
   authorization: {{ .Values.stream.authorization }}
@@ -34,7 +34,7 @@ stream:
   # switched on.
   tickets:
     secret:
-      namespace: {{ .Release.Namespace | quote }}
+      namespace: {{ include "metawire.namespace" . | quote }}
       name: {{ include "metawire.tickets.secret" . }}
   {{- end }}
 report:
@@ -70,12 +70,12 @@ stream:
   host: {{ include "metawire.collector.host" . }}
   port: {{ .Values.stream.port }}
   service:
-    namespace: {{ .Release.Namespace | quote }}
+    namespace: {{ include "metawire.namespace" . | quote }}
     name: {{ include "metawire.collector.name" . }}
 image:
   name: {{ include "metawire.image" . | quote }}
   pullPolicy: {{ .Values.image.pullPolicy }}
-  {{- with .Values.webhook.imagePullSecrets | default .Values.imagePullSecrets }}
+  {{- with .Values.webhook.imagePullSecrets | default (include "metawire.imagePullSecrets" . | fromYamlArray) }}
   pullSecrets:
     {{- range . }}
     - {{ .name | quote }}

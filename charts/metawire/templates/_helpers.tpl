@@ -14,6 +14,11 @@
 {{- $full | replace "." "-" | trunc 50 | trimSuffix "-" -}}
 {{- end }}
 
+{{- /* Namespace of all objects that have one. */}}
+{{- define "metawire.namespace" -}}
+{{- .Values.namespaceOverride | default .Release.Namespace -}}
+{{- end }}
+
 {{- define "metawire.collector.name" -}}
 {{- include "metawire.fullname" . }}-collector
 {{- end }}
@@ -64,7 +69,7 @@ matchExpressions:
 
 {{- /* DNS name of the collector's Service, good in every namespace. */}}
 {{- define "metawire.collector.host" -}}
-{{- include "metawire.collector.name" . }}.{{ .Release.Namespace }}.svc
+{{- include "metawire.collector.name" . }}.{{ include "metawire.namespace" . }}.svc
 {{- end }}
 
 {{- /* "true" or nothing: without a stream, and with an inventory that has pods of
@@ -87,6 +92,11 @@ its own, collectors have nothing to do. */}}
 
 {{- /* Labels of every object. Argument: list of root context and component. */}}
 {{- define "metawire.labels" -}}
+{{- $own := include "metawire.ownLabels" . | fromYaml -}}
+{{- merge $own ((index . 0).Values.commonLabels | default dict) | toYaml -}}
+{{- end }}
+
+{{- define "metawire.ownLabels" -}}
 {{- $root := index . 0 -}}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
@@ -113,83 +123,7 @@ the user's labels. */}}
 {{- define "metawire.podLabels" -}}
 {{- $own := include "metawire.selectorLabels" . | fromYaml -}}
 {{- $_ := set $own "metawire.dev/own" "true" -}}
-{{- merge $own (index . 2 | default dict) | toYaml -}}
-{{- end }}
-
-{{- define "metawire.image" -}}
-{{- with .Values.image -}}
-{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ with .digest }}@{{ . }}{{ end }}
-{{- end -}}
-{{- end }}
-
-{{- /* Security contexts that Pod Security "restricted" admits. */}}
-{{- define "metawire.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile:
-  type: RuntimeDefault
-{{- end }}
-
-{{- define "metawire.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-capabilities:
-  drop: [ALL]
-readOnlyRootFilesystem: true
-{{- end }}
-
-{{- /* What the values lay over the chart's own. Arguments: root context, name of
-the template with the own, what is laid over. */}}
-{{- define "metawire.overlaid" -}}
-{{- mergeOverwrite (include (index . 1) (index . 0) | fromYaml) (index . 2 | default dict | deepCopy) | include "metawire.withoutNulls" -}}
-{{- end }}
-
-{{- /* A map without the keys that are null, at any depth: who applies it, such as
-Argo CD, need not know that null is as good as nothing. */}}
-{{- define "metawire.withoutNulls" -}}
-{{- $kept := dict -}}
-{{- range $key, $value := . -}}
-{{- if kindIs "map" $value -}}
-{{- $_ := set $kept $key (include "metawire.withoutNulls" $value | fromYaml) -}}
-{{- else if not (kindIs "invalid" $value) -}}
-{{- $_ := set $kept $key $value -}}
-{{- end -}}
-{{- end -}}
-{{- toYaml $kept -}}
-{{- end }}
-
-{{- define "metawire.collector.livenessProbe" -}}
-httpGet: {path: /healthz, port: health}
-periodSeconds: 10
-failureThreshold: 6
-timeoutSeconds: 5
-{{- end }}
-
-{{- define "metawire.collector.readinessProbe" -}}
-httpGet: {path: /readyz, port: health}
-{{- if gt (int .Values.collector.replicas) 1 }}
-# A container that crashed and is back does not know what was deleted while it was
-# down. So long its subscribers, who return within seconds, find only replicas that
-# do.
-initialDelaySeconds: 6
-{{- end }}
-periodSeconds: 2
-failureThreshold: 3
-timeoutSeconds: 2
-{{- end }}
-
-{{- /* Where pods may run: nodeSelector, tolerations. Argument: the values of a
-component. */}}
-{{- define "metawire.placement" -}}
-{{- with .nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+{{- merge $own (index . 2 | default dict) ((index . 0).Values.commonLabels | default dict) | toYaml -}}
 {{- end }}
 
 {{- /* Binds a role to a component. Arguments: root context, kind of the binding,
@@ -201,7 +135,7 @@ kind: {{ index . 1 }}
 metadata:
   name: {{ index . 2 }}
   {{- if eq (index . 1) "RoleBinding" }}
-  namespace: {{ $root.Release.Namespace | quote }}
+  namespace: {{ include "metawire.namespace" $root | quote }}
   {{- end }}
   labels:
     {{- include "metawire.labels" (list $root (index . 3)) | nindent 4 }}
@@ -212,5 +146,16 @@ roleRef:
 subjects:
   - kind: ServiceAccount
     name: {{ index . 4 | quote }}
-    namespace: {{ $root.Release.Namespace | quote }}
+    namespace: {{ include "metawire.namespace" $root | quote }}
+{{- end }}
+
+{{- /* Address families of a Service. */}}
+{{- define "metawire.ipFamilies" -}}
+{{- with .Values.ipFamilyPolicy -}}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.ipFamilies }}
+ipFamilies:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}

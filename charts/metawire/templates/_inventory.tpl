@@ -32,7 +32,7 @@
 {{- /* inventory in the configuration of whoever sends. */}}
 {{- define "metawire.inventory.config" -}}
 {{- $name := include "metawire.inventory.name" . -}}
-{{- $ns := .Release.Namespace | quote -}}
+{{- $ns := include "metawire.namespace" . | quote -}}
 {{- $cronJob := eq .Values.inventory.mode "CronJob" -}}
 {{- with .Values.inventory -}}
 enabled: true

@@ -37,7 +37,7 @@ Arguments: root context, component. */}}
 {{- /* The names of a daemon's Service. Arguments: root context, component. */}}
 {{- define "metawire.tls.dnsNames" -}}
 {{- $name := printf "%s-%s" (include "metawire.fullname" (index . 0)) (index . 1) -}}
-{{- $ns := (index . 0).Release.Namespace -}}
+{{- $ns := include "metawire.namespace" (index . 0) -}}
 - {{ $name }}
 - {{ $name }}.{{ $ns }}
 - {{ $name }}.{{ $ns }}.svc
@@ -49,7 +49,7 @@ Arguments: root context, component. */}}
 {{- if eq $root.Values.tls.source "selfManaged" -}}
 mode: selfManaged
 secret:
-  namespace: {{ $root.Release.Namespace | quote }}
+  namespace: {{ include "metawire.namespace" $root | quote }}
   name: {{ include "metawire.tls.authoritySecret" $root }}
 dnsNames:
   {{- include "metawire.tls.dnsNames" . | nindent 2 }}

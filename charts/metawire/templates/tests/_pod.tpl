@@ -5,7 +5,7 @@ after one that fails. */}}
 {{- define "metawire.test.metadata" -}}
 {{- $root := index . 0 -}}
 name: {{ include "metawire.fullname" $root }}-test-{{ index . 1 }}
-namespace: {{ $root.Release.Namespace | quote }}
+namespace: {{ include "metawire.namespace" $root | quote }}
 labels:
   {{- include "metawire.labels" (list $root "test") | nindent 2 }}
   metawire.dev/own: "true"
@@ -20,9 +20,9 @@ annotations:
 {{- define "metawire.test.spec" -}}
 restartPolicy: Never
 automountServiceAccountToken: false
-{{- with .Values.imagePullSecrets }}
+{{- with include "metawire.imagePullSecrets" . }}
 imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
 securityContext:
   {{- include "metawire.overlaid" (list . "metawire.podSecurityContext" .Values.collector.podSecurityContext) | nindent 2 }}

@@ -171,8 +171,8 @@ func sources() row {
 			},
 		}, {
 			title: "Failed lists and watches", kind: series, width: 8, stacked: true,
-			description: "For each quarter of an hour, by kind and reason. expired now and then is usual.",
-			queries:     []query{ask("sum by (kind, reason) (increase(metawire_source_errors_total{C}[15m])) > 0 or sum(increase(metawire_source_errors_total{C}[15m]))", "{{kind}} {{reason}}")},
+			description: "For each quarter of an hour, by reason. expired now and then is usual.",
+			queries:     []query{ask("sum by (reason) (increase(metawire_source_errors_total{C}[15m]))", "{{reason}}")},
 		}, {
 			title: "Watches opened again", kind: series, width: 8, stacked: true,
 			description: "For each quarter of an hour. The API server ends each watch after 5 to 10 minutes.",

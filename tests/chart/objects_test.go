@@ -184,7 +184,7 @@ func TestObjects(t *testing.T) {
 		var got []string
 		for _, o := range r.objects {
 			got = append(got, o.GetKind()+"/"+o.GetName())
-			if ns := o.GetNamespace(); ns != namespace && ns != "monitoring" && !strings.HasPrefix(o.GetKind(), "Cluster") && o.GetKind() != "MutatingWebhookConfiguration" {
+			if ns := o.GetNamespace(); ns != namespace && ns != monitoring && !strings.HasPrefix(o.GetKind(), "Cluster") && o.GetKind() != "MutatingWebhookConfiguration" {
 				t.Errorf("%s: %s %s is in namespace %q", name, o.GetKind(), o.GetName(), ns)
 			}
 		}

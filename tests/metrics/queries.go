@@ -52,6 +52,7 @@ func Queries(file string, variables map[string]string) ([]Query, error) {
 type Series struct {
 	Metric string
 	Labels []string
+	Expr   string // that selects them now
 }
 
 // Selected returns what the expression selects. It is an error that the
@@ -67,7 +68,7 @@ func Selected(expr string) ([]Series, error) {
 		if !ok {
 			return nil
 		}
-		found := Series{Metric: s.Name}
+		found := Series{Metric: s.Name, Expr: (&parser.VectorSelector{Name: s.Name, LabelMatchers: s.LabelMatchers}).String()}
 		for _, m := range s.LabelMatchers {
 			if m.Name != model.MetricNameLabel {
 				found.Labels = append(found.Labels, m.Name)

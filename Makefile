@@ -86,11 +86,11 @@ fuzz: ## every fuzzer, for FUZZTIME (20s) each
 	done
 
 .PHONY: chart
-chart: binaries-control-plane ## the chart: generated values, permissions, schemas, a real API server's dry run
+chart: prometheus binaries-control-plane ## the chart: generated values, permissions, alerts, a real API server's dry run
 	$(TEST) ./tests/chart/...
 
 .PHONY: integration
-integration: binaries-control-plane binaries-certmanager ## the collector on a real API server
+integration: prometheus binaries-control-plane binaries-certmanager ## the collector on a real API server
 	$(TEST) -skip '^TestNode' $$(go list ./tests/cluster/... ./tests/integration/... 2>/dev/null)
 
 .PHONY: e2e
@@ -150,6 +150,10 @@ packages: # what a cluster with a node needs
 .PHONY: gcc
 gcc: # the race detector needs it
 	@command -v gcc >/dev/null || $(CLUSTER) packages gcc='gcc libc6-dev'
+
+.PHONY: prometheus
+prometheus: # with promtool: alerts and dashboard are tried by them
+	@command -v promtool >/dev/null || $(CLUSTER) packages promtool=prometheus
 
 .PHONY: protoc
 protoc:

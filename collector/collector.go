@@ -22,6 +22,7 @@ import (
 	"github.com/metawire/metawire/collector/stream"
 	"github.com/metawire/metawire/internal/certs"
 	"github.com/metawire/metawire/internal/reload"
+	"github.com/metawire/metawire/internal/version"
 )
 
 // Options are what a Collector needs besides its configuration; the zero value
@@ -39,6 +40,7 @@ type Collector struct {
 	log      *slog.Logger
 	options  Options
 	registry *prometheus.Registry
+	metrics  *Metrics
 	hub      *fanout.Hub
 	source   *source.Source
 	stream   *stream.Server // nil, like the two above, if it is not enabled
@@ -57,6 +59,8 @@ func New(cfg *config.Config, api *rest.Config, log *slog.Logger, o Options) (*Co
 	}
 	c := &Collector{cfg: cfg, log: log, options: o, registry: prometheus.NewRegistry(), roster: roster.New(), leaving: make(chan struct{})}
 	c.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	version.NewMetrics(c.registry)
+	c.metrics = NewMetrics(c.registry)
 	if cfg.Stream.Enabled {
 		if err := c.addStream(api); err != nil {
 			return nil, err
@@ -105,6 +109,10 @@ func (c *Collector) Run(ctx context.Context) error {
 		return err
 	}
 	health := c.healthHandler(ctx.Done())
+	c.metrics.ready = func() bool {
+		_, ready := c.missing(ctx.Done())
+		return ready
+	}
 	// The source goes on during the drain: subscribers are served to the end.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

@@ -23,21 +23,14 @@ func (c *Collector) healthHandler(draining <-chan struct{}) http.Handler {
 		_, _ = fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		ready := false
-		switch {
-		case closed(draining) || closed(c.leaving):
-			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = fmt.Fprintln(w, "draining")
-			return
-		case c.certs != nil && !closed(c.certs.Ready()):
-			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = fmt.Fprintln(w, "no certificate yet")
-		case c.source == nil || closed(c.source.Synced()):
-			ready = true
-		default:
+		missing, ready := c.missing(draining)
+		if !ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		if c.source != nil {
+		if missing != "" {
+			_, _ = fmt.Fprintln(w, missing)
+		}
+		if c.source != nil && missing != ending {
 			writeStates(w, c.source.States())
 		}
 		if ready {
@@ -45,6 +38,22 @@ func (c *Collector) healthHandler(draining <-chan struct{}) http.Handler {
 		}
 	})
 	return mux
+}
+
+// ending is what is missing during a drain.
+const ending = "draining"
+
+// missing reports whether the collector is ready, and what is missing; nothing
+// is said of the first sync, which writeStates tells of.
+func (c *Collector) missing(draining <-chan struct{}) (what string, ready bool) {
+	switch {
+	case closed(draining) || closed(c.leaving):
+		return ending, false
+	case c.certs != nil && !closed(c.certs.Ready()):
+		return "no certificate yet", false
+	default:
+		return "", c.source == nil || closed(c.source.Synced())
+	}
 }
 
 // writeStates names the kinds that are missing.

@@ -7,6 +7,8 @@ type Metrics struct {
 	admissions *prometheus.CounterVec
 	failures   prometheus.Counter
 	duration   prometheus.Histogram
+
+	ready func() bool // nil before it runs
 }
 
 // NewMetrics registers the metrics.
@@ -26,6 +28,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .05, .25, 1},
 		}),
 	}
-	r.MustRegister(m.admissions, m.failures, m.duration)
+	r.MustRegister(m.admissions, m.failures, m.duration, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "metawire_webhook_ready",
+		Help: "1 while /readyz is green: there is a certificate that the API server trusts, the collectors' Service is known, and the end has not begun.",
+	}, func() float64 {
+		if m.ready != nil && m.ready() {
+			return 1
+		}
+		return 0
+	}))
 	return m
 }

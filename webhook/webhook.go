@@ -79,6 +79,7 @@ func New(cfg *config.Config, api kubernetes.Interface, log *slog.Logger) (*Webho
 		quiet: quiet,
 	}
 	w.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	version.NewMetrics(w.registry)
 	w.metrics = NewMetrics(w.registry)
 	var err error
 	if w.certs, err = certs.New(cfg.TLS, api, log, certs.NewMetrics(w.registry), certs.Options{}); err != nil {
@@ -136,6 +137,7 @@ func (w *Webhook) Run(ctx context.Context) error {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, failed := errgroup.WithContext(serving)
+	w.metrics.ready = func() bool { return w.ready(ctx) == nil }
 	mutate := http.NewServeMux()
 	mutate.Handle("POST /mutate", limit(&admission.Webhook{Handler: w}))
 	health := http.NewServeMux()

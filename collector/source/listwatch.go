@@ -93,6 +93,20 @@ func (w *watched) failed(ctx context.Context, verb string, err error) {
 	w.log.Error(fmt.Sprintf("cannot %s %s: %s", verb, w.Resource.GroupResource(), advice), "reason", reason, "error", err)
 }
 
+// Why requests fail, in a word.
+const (
+	reasonUnauthorized = "unauthorized"
+	reasonForbidden    = "forbidden"
+	reasonNotFound     = "not_found"
+	reasonExpired      = "expired"
+	reasonAPI          = "api"
+	reasonUnreachable  = "unreachable"
+)
+
+func reasons() []string {
+	return []string{reasonUnauthorized, reasonForbidden, reasonNotFound, reasonExpired, reasonAPI, reasonUnreachable}
+}
+
 // explain returns a word for the metric and a sentence for people.
 func (w *watched) explain(err error) (reason, advice string) {
 	what := w.Resource.GroupResource()
@@ -102,16 +116,16 @@ func (w *watched) explain(err error) (reason, advice string) {
 	}
 	switch {
 	case apierrors.IsUnauthorized(err):
-		return "unauthorized", fmt.Sprintf("the API server at %s does not accept our credentials: check the ServiceAccount's token or the user in the kubeconfig", w.host)
+		return reasonUnauthorized, fmt.Sprintf("the API server at %s does not accept our credentials: check the ServiceAccount's token or the user in the kubeconfig", w.host)
 	case apierrors.IsForbidden(err):
-		return "forbidden", fmt.Sprintf("grant list and watch on %s, as the chart's ClusterRole does; %s", what, consequence)
+		return reasonForbidden, fmt.Sprintf("grant list and watch on %s, as the chart's ClusterRole does; %s", what, consequence)
 	case apierrors.IsNotFound(err):
-		return "not_found", fmt.Sprintf("the API server does not serve %s; %s", what, consequence)
+		return reasonNotFound, fmt.Sprintf("the API server does not serve %s; %s", what, consequence)
 	case apierrors.IsResourceExpired(err), apierrors.IsGone(err):
-		return "expired", "the version we knew is compacted; listing anew"
+		return reasonExpired, "the version we knew is compacted; listing anew"
 	case apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
-		return "api", fmt.Sprintf("the API server at %s answers with an error; trying again", w.host)
+		return reasonAPI, fmt.Sprintf("the API server at %s answers with an error; trying again", w.host)
 	default:
-		return "unreachable", fmt.Sprintf("the API server at %s does not answer: check its address and the network; trying again", w.host)
+		return reasonUnreachable, fmt.Sprintf("the API server at %s does not answer: check its address and the network; trying again", w.host)
 	}
 }

@@ -5,6 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 // Metrics are the source's.
 type Metrics struct {
 	firstList     *prometheus.GaugeVec
+	listed        *prometheus.GaugeVec
 	watchRestarts *prometheus.CounterVec
 	errors        *prometheus.CounterVec
 	refused       *prometheus.GaugeVec
@@ -16,6 +17,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		firstList: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "metawire_source_first_list_seconds",
 			Help: "How long it took from the start until the kind was listed as a whole.",
+		}, []string{"kind"}),
+		listed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "metawire_source_listed",
+			Help: "1 once the kind was listed as a whole, 0 before.",
 		}, []string{"kind"}),
 		watchRestarts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "metawire_source_watch_restarts_total",
@@ -30,10 +35,13 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "1 while the API server refuses the kind (403, 404): what is known of it is missing or out of date.",
 		}, []string{"kind"}),
 	}
-	r.MustRegister(m.firstList, m.watchRestarts, m.errors, m.refused)
+	r.MustRegister(m.firstList, m.listed, m.watchRestarts, m.errors, m.refused)
 	for _, k := range Kinds() {
 		m.watchRestarts.WithLabelValues(string(k.Kind))
 		m.refused.WithLabelValues(string(k.Kind))
+		for _, reason := range reasons() {
+			m.errors.WithLabelValues(string(k.Kind), reason)
+		}
 	}
 	return m
 }

@@ -66,6 +66,7 @@ func New(cfg *rest.Config, sink Sink, roster Roster, log *slog.Logger, m *Metric
 			Kind: k, client: all[i], sink: sink, roster: roster, metrics: m, host: cfg.Host, source: s,
 			log: log.With("kind", k.Kind),
 		})
+		m.listed.WithLabelValues(string(k.Kind)) // 0, of those that are watched
 	}
 	return s, nil
 }
@@ -222,6 +223,7 @@ func (w *watched) Replace(list []any, _ string) error {
 	w.metrics.refused.WithLabelValues(string(w.Kind.Kind)).Set(0)
 	if first {
 		took := time.Since(w.started)
+		w.metrics.listed.WithLabelValues(string(w.Kind.Kind)).Set(1)
 		w.metrics.firstList.WithLabelValues(string(w.Kind.Kind)).Set(took.Seconds())
 		w.log.Debug("listed", "objects", objects, "took", took)
 	}

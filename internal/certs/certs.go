@@ -154,11 +154,15 @@ func New(s Settings, api kubernetes.Interface, log *slog.Logger, m *Metrics, o O
 		o.Overlap, o.LeafDuration = cmp.Or(o.Overlap, s.Overlap), cmp.Or(o.LeafDuration, s.LeafDuration)
 		c.source = newSelfManaged(s, api, log, m, o.withDefaults())
 	case ModeFiles:
-		c.source, err = newFiles(s, log, m, o.withDefaults().Reread)
+		c.source, err = newFiles(s, log, o.withDefaults().Reread)
 	default:
 		err = fmt.Errorf("no certificates with tls mode %q", s.Mode)
 	}
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	m.certificate = c.source.certificate
+	return c, nil
 }
 
 // Start keeps the certificate current until ctx ends, and returns nil then.

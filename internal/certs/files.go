@@ -18,30 +18,24 @@ import (
 type files struct {
 	settings Settings
 	log      *slog.Logger
-	metrics  *Metrics
 	watcher  *certwatcher.CertWatcher
 	reread   time.Duration
 }
 
-func newFiles(s Settings, log *slog.Logger, m *Metrics, reread time.Duration) (*files, error) {
+func newFiles(s Settings, log *slog.Logger, reread time.Duration) (*files, error) {
 	w, err := certwatcher.New(s.CertFile, s.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("certificate %s and key %s: %w", s.CertFile, s.KeyFile, err)
 	}
-	return &files{s, log, m, w.WithWatchInterval(reread), reread}, nil
+	return &files{s, log, w.WithWatchInterval(reread), reread}, nil
 }
 
 func (f *files) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c, err := f.watcher.GetCertificate(hello)
-	switch {
-	case err != nil:
-		return nil, err
-	case c == nil:
-		return nil, errNoCertificate
-	case hello != nil && c.Leaf != nil:
-		f.metrics.leaf(c.Leaf)
+	if err == nil && c == nil {
+		err = errNoCertificate
 	}
-	return c, nil
+	return c, err
 }
 
 // start implements source. Without a file of authorities the bundle is what the

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -8,17 +9,16 @@ import (
 
 // Metrics tell how long certificates are good for.
 type Metrics struct {
-	leafExpiry, caExpiry, changing prometheus.Gauge
-	changes                        prometheus.Counter
+	caExpiry, changing prometheus.Gauge
+	changes            prometheus.Counter
+
+	// certificate returns the one that is served; nil before there are any.
+	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 }
 
 // NewMetrics registers the metrics.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		leafExpiry: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "metawire_certificate_expiry_timestamp_seconds",
-			Help: "When the certificate that was served last expires, Unix time.",
-		}),
 		caExpiry: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "metawire_authority_expiry_timestamp_seconds",
 			Help: "When the authority that signs expires, Unix time; 0 if it is not ours.",
@@ -32,11 +32,25 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "Times that this process wrote the authority's Secret.",
 		}),
 	}
-	r.MustRegister(m.leafExpiry, m.caExpiry, m.changing, m.changes)
+	r.MustRegister(m.caExpiry, m.changing, m.changes, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "metawire_certificate_expiry_timestamp_seconds",
+		Help: "When the certificate that is served now expires, Unix time; 0 before there is one.",
+	}, m.leafExpiry))
 	return m
 }
 
-func (m *Metrics) leaf(c *x509.Certificate) { m.leafExpiry.Set(float64(c.NotAfter.Unix())) }
+// leafExpiry looks at the certificate when it is asked for, not when a client
+// is served: days may pass between two Falcos, and several certificates.
+func (m *Metrics) leafExpiry() float64 {
+	if m.certificate == nil {
+		return 0
+	}
+	c, err := m.certificate(nil)
+	if err != nil || c.Leaf == nil {
+		return 0
+	}
+	return float64(c.Leaf.NotAfter.Unix())
+}
 
 func (m *Metrics) authority(c *x509.Certificate, changing bool) {
 	m.caExpiry.Set(float64(c.NotAfter.Unix()))

@@ -57,11 +57,7 @@ func newSelfManaged(s Settings, api kubernetes.Interface, log *slog.Logger, m *M
 }
 
 func (a *selfManaged) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c, err := a.leaves.GetCertificate(hello)
-	if err == nil && hello != nil && c.Leaf != nil {
-		a.metrics.leaf(c.Leaf)
-	}
-	return c, err
+	return a.leaves.GetCertificate(hello)
 }
 
 // start implements source. The DynamicSource runs the authority: see Run.

@@ -140,6 +140,6 @@ func (t *translator) serviceMonitor() {
 	t.move("serviceMonitor.scrapeTimeout", text, ours+"scrapeTimeout")
 	t.move("serviceMonitor.relabelings", list, ours+"relabelings")
 	t.move("serviceMonitor.targetLabels", list, ours+"targetLabels")
-	t.drop("ours is in the namespace of the release", "serviceMonitor.namespace")
+	t.move("serviceMonitor.namespace", text, ours+"namespace")
 	t.drop("our metrics are at /metrics, without TLS", "serviceMonitor.path", "serviceMonitor.scheme", "serviceMonitor.tlsConfig")
 }

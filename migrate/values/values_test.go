@@ -195,7 +195,7 @@ var everyKey = map[string][]one{
 		{`serviceMonitor: {create: true, path: /m}`, "serviceMonitor.path", values.Dropped, nil},
 		{`serviceMonitor: {create: true, scheme: https}`, "serviceMonitor.scheme", values.Dropped, nil},
 		{`serviceMonitor: {create: true, tlsConfig: {insecureSkipVerify: true}}`, "serviceMonitor.tlsConfig", values.Dropped, nil},
-		{`serviceMonitor: {create: true, namespace: monitoring}`, "serviceMonitor.namespace", values.Dropped, nil},
+		{`serviceMonitor: {create: true, namespace: monitoring}`, "serviceMonitor.namespace", values.Mapped, map[string]any{"monitoring.serviceMonitor.namespace": "monitoring"}},
 		{`serviceMonitor: {interval: 1m}`, "serviceMonitor", values.Dropped, map[string]any{"monitoring": nil}},
 		{`resources: {limits: {memory: 1Gi}}`, "resources", values.Mapped, map[string]any{"collector.resources.limits.memory": "1Gi"}},
 		{`nodeSelector: {a: b}`, "nodeSelector", values.Mapped, map[string]any{"collector.nodeSelector.a": "b"}},

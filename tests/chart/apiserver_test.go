@@ -144,7 +144,7 @@ func startControlPlane(t *testing.T, controllers bool) *cluster.Cluster {
 	return c
 }
 
-// startAPIServer starts an API server that holds the release's namespace, the
+// startAPIServer starts an API server that holds the namespaces of the release, the
 // definitions of foreign kinds and nothing else; it ends with the test.
 func startAPIServer(t *testing.T) *apiServer {
 	t.Helper()
@@ -158,12 +158,14 @@ func startAPIServer(t *testing.T) *apiServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name:   namespace,
-		Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
-	}}
-	if _, err := clients.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{namespace, monitoring} {
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+			Name:   name,
+			Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
+		}}
+		if _, err := clients.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	dyn, err := dynamic.NewForConfig(cfg)
 	if err != nil {

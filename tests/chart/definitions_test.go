@@ -24,8 +24,8 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// prometheusOperator is the version whose definition of ServiceMonitors the
-// chart's are checked by.
+// prometheusOperator is the version whose definitions the chart's objects of
+// its kinds are checked by.
 const prometheusOperator = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 
 // foreignKinds are those that the chart renders and Kubernetes does not have, by
@@ -35,6 +35,7 @@ func foreignKinds() map[string]schema.GroupKind {
 		"issuers":         {Group: "cert-manager.io", Kind: "Issuer"},
 		"certificates":    {Group: "cert-manager.io", Kind: "Certificate"},
 		"servicemonitors": {Group: "monitoring.coreos.com", Kind: "ServiceMonitor"},
+		"prometheusrules": {Group: "monitoring.coreos.com", Kind: "PrometheusRule"},
 	}
 }
 

@@ -30,7 +30,7 @@ var inventorySets = map[string]string{
 	"a CronJob without TLS": shipping(`
 		mode: CronJob, schedule: "@daily", endpoint: "http://inventory.example", insecure: true, credentials: {mode: bearer, token: hunter2},
 		serviceAccount: {create: false, name: sender}, resources: {requests: {memory: 1Gi}, limits: {memory: 2Gi}}`),
-	"a CronJob alone": shipping("mode: CronJob, schedule: 0 * * * *, caSecret: ca", "stream: {enabled: false}, networkPolicy: {enabled: true}, monitoring: {serviceMonitor: {enabled: true}}"),
+	"a CronJob alone": shipping("mode: CronJob, schedule: 0 * * * *, caSecret: ca", "stream: {enabled: false}, networkPolicy: {enabled: true}, monitoring: {serviceMonitor: {enabled: true}, prometheusRule: {enabled: true, inventoryMaxAge: 3h}}"),
 }
 
 // shipping returns values with an inventory, of these values too, and others.

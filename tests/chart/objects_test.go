@@ -46,6 +46,20 @@ monitoring:
     scrapeTimeout: 10s
     relabelings: [{sourceLabels: [__meta_kubernetes_pod_node_name], targetLabel: node, action: replace}]
     targetLabels: [team]
+    namespace: monitoring
+  prometheusRule:
+    enabled: true
+    namespace: monitoring
+    labels: {release: prometheus, app.kubernetes.io/name: theirs}
+    alertLabels: {team: security}
+    disabled: [MetawireLegacySubscribers]
+    inventoryMaxAge: 2d
+    runbookURL: https://runbooks.example/metawire/
+  dashboard:
+    enabled: true
+    namespace: monitoring
+    labels: {grafana_dashboard: null, dashboards: "yes"}
+    annotations: {grafana_folder: Security}
 webhook:
   replicas: 3
   port: 10443
@@ -164,8 +178,8 @@ func TestObjects(t *testing.T) {
 			NetworkPolicy/-collector NetworkPolicy/-egress NetworkPolicy/-webhook
 			Pod/-test-stream PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
 			Role/-collector Role/-webhook RoleBinding/-collector RoleBinding/-webhook Secret/-tickets
-			Service/-collector Service/-webhook ServiceAccount/-viewer ServiceMonitor/`,
-			"MutatingWebhookConfiguration/zz-"+cut+"-webhook", "ConfigMap/metawire-extra", "ConfigMap/metawire-text",
+			Service/-collector Service/-webhook ServiceAccount/-viewer PrometheusRule/ ServiceMonitor/`,
+			"MutatingWebhookConfiguration/zz-"+cut+"-webhook", "ConfigMap/"+cut+"-dashboard", "ConfigMap/metawire-extra", "ConfigMap/metawire-text",
 			"ServiceAccount/mine", "ServiceAccount/mine-too"),
 		"the least": objectNames("metawire", `
 			ClusterRole/-collector ClusterRole/-collector-reviews ClusterRole/-viewer
@@ -192,13 +206,13 @@ func TestObjects(t *testing.T) {
 			ClusterRole/-inventory ClusterRole/-inventory-types ClusterRoleBinding/-inventory ClusterRoleBinding/-inventory-types
 			ConfigMap/-inventory ConfigMap/-inventory-report CronJob/-inventory Lease/-inventory
 			NetworkPolicy/-egress Pod/-test-inventory Role/-inventory RoleBinding/-inventory
-			Secret/-inventory-redaction ServiceAccount/-inventory`),
+			Secret/-inventory-redaction ServiceAccount/-inventory PrometheusRule/`),
 	}
 	for name, r := range renderAll(t) {
 		var got []string
 		for _, o := range r.objects {
 			got = append(got, o.GetKind()+"/"+o.GetName())
-			if ns := o.GetNamespace(); ns != namespace && !strings.HasPrefix(o.GetKind(), "Cluster") && o.GetKind() != "MutatingWebhookConfiguration" {
+			if ns := o.GetNamespace(); ns != namespace && ns != monitoring && !strings.HasPrefix(o.GetKind(), "Cluster") && o.GetKind() != "MutatingWebhookConfiguration" {
 				t.Errorf("%s: %s %s is in namespace %q", name, o.GetKind(), o.GetName(), ns)
 			}
 		}

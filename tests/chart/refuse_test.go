@@ -81,6 +81,11 @@ func TestRefused(t *testing.T) {
 		{"unknown key of the ServiceMonitor", "monitoring: {serviceMonitor: {create: true}}", "create"},
 		{"interval without unit", `monitoring: {serviceMonitor: {interval: "15"}}`, "/monitoring/serviceMonitor/interval"},
 		{"timeout in the wrong order", "monitoring: {serviceMonitor: {scrapeTimeout: 5s1m}}", "/monitoring/serviceMonitor/scrapeTimeout"},
+		{"rules without an age", `{clusterID: a, inventory: {enabled: true, endpoint: "https://a", schedule: "@daily"}, monitoring: {prometheusRule: {enabled: true}}}`, "monitoring.prometheusRule.inventoryMaxAge"},
+		{"age of nothing", "monitoring: {prometheusRule: {inventoryMaxAge: 0h}}", "/monitoring/prometheusRule/inventoryMaxAge"},
+		{"an alert that is not there", "monitoring: {prometheusRule: {enabled: true, disabled: [MetawireDown]}}", `no alert "MetawireDown", only MetawireCollectorsDown, `},
+		{"runbooks nowhere", `monitoring: {prometheusRule: {runbookURL: ""}}`, "/monitoring/prometheusRule/runbookURL"},
+		{"dashboard label that is a number", "monitoring: {dashboard: {labels: {grafana_dashboard: 1}}}", "/monitoring/dashboard/labels/grafana_dashboard"},
 		{"nothing to do", "stream: {enabled: false}", "stream.enabled: false"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

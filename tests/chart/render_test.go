@@ -28,6 +28,8 @@ import (
 const (
 	release   = "metawire"
 	namespace = "metawire"
+	// monitoring is where a value set has what is for Prometheus and Grafana.
+	monitoring = "monitoring"
 )
 
 // TestMain asks rapid for more than its 100 cases, and for no files: the seed

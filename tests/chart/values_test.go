@@ -142,6 +142,7 @@ func TestNulls(t *testing.T) {
 	for _, key := range []string{
 		"webhook.namespaceSelector", "webhook.podAnnotations", "webhook.podLabels", "collector.podAnnotations", "collector.podLabels",
 		"collector.podSecurityContext", "collector.containerSecurityContext", "collector.livenessProbe", "monitoring.serviceMonitor.labels",
+		"monitoring.prometheusRule.labels", "monitoring.prometheusRule.alertLabels", "monitoring.prometheusRule.disabled", "monitoring.dashboard.labels",
 		"stream.pacing", "tls.certManager.issuerRef", "collector.resources", "imagePullSecrets", "extraObjects",
 	} {
 		if !taken[key] {

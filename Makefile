@@ -39,6 +39,17 @@ build: ## the programs, to bin/ (VERSION=dev)
 image: ## the container image, to bin/image/metawire.tar; offline too, then as root (VERSION=dev)
 	go run ./tests/image -version '$(VERSION)' -o bin/image/metawire.tar
 
+.PHONY: release
+release: tool-cyclonedx-gomod ## all files of a release, to bin/release/; as root where make image is (VERSION=x.y.z, DRAFT=1 with what is not committed)
+	go run ./tests/release -version '$(VERSION:dev=)' -draft=$(if $(DRAFT),true,false) -cyclonedx-gomod $(TOOLS)/cyclonedx-gomod -o bin/release
+
+.PHONY: release-verify
+release-verify: tool-cyclonedx-gomod ## builds the commit again, elsewhere and with nothing built before, and compares it with bin/release/
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; git clone -q . "$$tmp/source"; cd "$$tmp/source"; \
+	GOCACHE="$$tmp/cache" go run ./tests/release -version '$(VERSION:dev=)' -cyclonedx-gomod $(TOOLS)/cyclonedx-gomod -o "$$tmp/release"; \
+	diff "$$tmp/release/SHA256SUMS" '$(abspath bin/release/SHA256SUMS)'; \
+	cd '$(abspath bin/release)'; sha256sum --quiet -c SHA256SUMS; echo "bin/release is what the commit gives"
+
 .PHONY: generate
 generate: $(addprefix tool-,protoc-gen-go protoc-gen-go-grpc helm-docs) protoc ## the generated files
 	PATH="$(TOOLS):$$PATH" go generate ./...
@@ -75,7 +86,7 @@ lint: tool-golangci-lint ## golangci-lint, with the directions of imports
 
 .PHONY: unit
 unit: gcc ## unit and property tests, with the race detector
-	CGO_ENABLED=1 $(TEST) -race $$(go list ./... | grep -vE '/tests/(chart|cluster|integration|e2e)')
+	CGO_ENABLED=1 $(TEST) -race $$(go list ./... | grep -vE '/tests/(chart|cluster|integration|release|e2e)')
 
 FUZZTIME ?= 20s
 
@@ -86,8 +97,8 @@ fuzz: ## every fuzzer, for FUZZTIME (20s) each
 	done
 
 .PHONY: chart
-chart: prometheus binaries-control-plane ## the chart: generated values, permissions, alerts, a real API server's dry run
-	$(TEST) ./tests/chart/...
+chart: prometheus binaries-control-plane ## the chart and its release: generated values, permissions, alerts, a real API server
+	$(TEST) ./tests/chart/... ./tests/release/...
 
 .PHONY: integration
 integration: prometheus binaries-control-plane binaries-certmanager ## the collector on a real API server

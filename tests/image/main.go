@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +33,7 @@ type build struct {
 	context string // directory with the Dockerfile
 	name    string // of the image, with its tag
 	version string
+	arch    string // that it runs on: amd64, arm64
 	archive string // file to write
 	out     io.Writer
 }
@@ -41,6 +43,7 @@ func main() {
 	flag.StringVar(&b.context, "context", ".", "directory with the Dockerfile")
 	repository := flag.String("repository", "ghcr.io/metawire/metawire", "name of the image")
 	flag.StringVar(&b.version, "version", "dev", "tag of the image, and the version that its programs tell")
+	flag.StringVar(&b.arch, "arch", runtime.GOARCH, "architecture that it runs on; what is built is cross-compiled, not emulated")
 	flag.StringVar(&b.archive, "o", "bin/image/metawire.tar", "docker-archive to write")
 	flag.Parse()
 	b.name = *repository + ":" + b.version
@@ -126,7 +129,7 @@ func (e engine) works(ctx context.Context) bool {
 }
 
 func (e engine) build(ctx context.Context, b build, archive string) error {
-	if err := show(ctx, e.command, "build", "--build-arg", "VERSION="+b.version, "-t", b.name, b.context); err != nil {
+	if err := show(ctx, e.command, "build", "--platform", "linux/"+b.arch, "--build-arg", "VERSION="+b.version, "-t", b.name, b.context); err != nil {
 		return err
 	}
 	var save []string

@@ -71,7 +71,7 @@ func (b build) offline(ctx context.Context, archive string) (err error) {
 		}
 	}()
 	if err := bh.run(ctx, "bud", "--isolation=chroot", "--pull-never",
-		"--build-arg=VERSION="+b.version, "--build-arg=TARGETOS=linux", "--build-arg=TARGETARCH="+runtime.GOARCH,
+		"--platform=linux/"+b.arch, "--build-arg=VERSION="+b.version, "--build-arg=BUILDPLATFORM=linux/"+runtime.GOARCH,
 		"--volume="+paths[0]+":/usr/local/go:ro", "--volume="+paths[1]+":/go/pkg/mod:ro", "--volume="+paths[2]+":/gocache",
 		"--tag="+b.name, b.context); err != nil {
 		return err

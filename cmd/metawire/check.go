@@ -164,10 +164,11 @@ func (w *checkText) tell(r check.Result) {
 	case check.Warning:
 		mark, color = "!", yellow
 	case check.Skipped:
-		mark, color = "-", ""
+		fmt.Fprintf(w.out, "  - %s: not checked, %s\n", r.Check, strings.Join(r.Details, "; "))
+		return
 	case check.OK:
 	}
-	if !colored(w.out) || color == "" {
+	if !colored(w.out) {
 		fmt.Fprintf(w.out, "  %s %s\n", mark, r.Check)
 	} else {
 		fmt.Fprintf(w.out, "  %s%s%s %s\n", color, mark, plain, r.Check)

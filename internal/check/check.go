@@ -5,7 +5,6 @@ package check
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -154,11 +153,6 @@ func (c check) make(ctx context.Context, t *Target) finding {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return c.run(ctx, t)
-}
-
-// hasFailed reports whether a check did that was made before.
-func (t *Target) hasFailed(id string) bool {
-	return slices.ContainsFunc(t.failed, func(c check) bool { return c.id == id })
 }
 
 // finding is what a check found.

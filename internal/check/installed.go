@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clientset "k8s.io/client-go/kubernetes"
 
@@ -26,9 +27,11 @@ func installed(ctx context.Context, t *Target) finding {
 	found, err := installation.Find(ctx, t.Config, t.Namespace)
 	switch {
 	case errors.Is(err, installation.ErrNotFound):
-		return nothing(ctx, t, api, err)
+		return nothing(ctx, t, api)
 	case errors.Is(err, installation.ErrSeveral):
 		return fail("Falco pods are wired by each of them, and the last one holds: keep one, and remove the other with helm uninstall; or look at one: -n NAMESPACE", err.Error())
+	case apierrors.IsForbidden(err):
+		return unread(err, "list services and configmaps in the namespace of the release")
 	case err != nil:
 		return fail("read the message: what it names is damaged or may not be read; helm upgrade writes the release's objects anew", err.Error())
 	}
@@ -100,9 +103,12 @@ func remains(ctx context.Context, api clientset.Interface) (all []string, err er
 }
 
 // nothing says more of a release that was not found.
-func nothing(ctx context.Context, t *Target, api clientset.Interface, notFound error) finding {
-	details := []string{notFound.Error()}
+func nothing(ctx context.Context, t *Target, api clientset.Interface) finding {
 	namespace := t.Namespace
+	details := []string{"no Metawire is installed in any namespace of " + t.Config.Host}
+	if namespace != "" {
+		details[0] = fmt.Sprintf("no Metawire is installed in namespace %s of %s", namespace, t.Config.Host)
+	}
 	if left, err := remains(ctx, api); err == nil && len(left) > 0 {
 		details = append(details, "this is left of one: "+strings.Join(left, "; "))
 		return fail("it was taken away without helm uninstall, such as by deleting its Service or its namespace. "+

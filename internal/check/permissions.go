@@ -187,8 +187,8 @@ func (t *Target) extra(ctx context.Context, s *subject) ([]right, error) {
 	}
 	for _, k := range t.Types {
 		name := schema.GroupResource{Group: k.Group, Resource: k.Resource}.String()
-		for verb, wanted := range s.reads {
-			if !wanted[name] {
+		for _, verb := range []string{"list", "watch"} {
+			if !s.reads[verb][name] {
 				unwanted = append(unwanted, right{verb: verb, group: k.Group, resource: k.Resource})
 			}
 		}

@@ -17,9 +17,9 @@ type right struct {
 	namespace, name            string
 }
 
-// String is the right as kubectl auth can-i takes it.
-func (r right) String() string {
-	s := r.verb + " " + r.resource
+// object is what the right is of, as kubectl auth can-i takes it.
+func (r right) object() string {
+	s := r.resource
 	if r.group != "" {
 		s += "." + r.group
 	}
@@ -34,6 +34,8 @@ func (r right) String() string {
 	}
 	return s
 }
+
+func (r right) String() string { return r.verb + " " + r.object() }
 
 func (r right) attributes() *authorizationv1.ResourceAttributes {
 	return &authorizationv1.ResourceAttributes{
@@ -89,13 +91,33 @@ func missing(rights []right, may []bool) (all []right) {
 	return all
 }
 
-// listed writes rights in a line.
+// maxRights bounds the rights that are named.
+const maxRights = 15
+
+// listed writes rights in a line, those of one object together.
 func listed(rights []right) string {
-	var all []string
+	verbs := map[string]string{}
+	var objects []string
 	for _, r := range rights {
-		all = append(all, r.String())
+		o := r.object()
+		if verbs[o] == "" {
+			objects = append(objects, o)
+			verbs[o] = r.verb
+		} else {
+			verbs[o] += " and " + r.verb
+		}
 	}
-	return strings.Join(all, ", ")
+	more := len(objects) - maxRights
+	if more > 0 {
+		objects = objects[:maxRights]
+	}
+	for i, o := range objects {
+		objects[i] = verbs[o] + " " + o
+	}
+	if more > 0 {
+		objects = append(objects, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(objects, ", ")
 }
 
 // ownRights: what the checks read, the person may.

@@ -118,7 +118,7 @@ func leadsTo(s *corev1.Service, name, listens string, pods []corev1.Pod, slices 
 	if ready == 0 {
 		return fail("see the check of the pods: an endpoint comes when one is ready", fmt.Sprintf("Service %s has no endpoints that are ready", s.Name))
 	}
-	return fine(fmt.Sprintf("Service %s, port %d, leads to %d pods", s.Name, port.Port, ready))
+	return fine(fmt.Sprintf("Service %s, port %d, leads to ready pods: %d", s.Name, port.Port, ready))
 }
 
 // targetOf is the port of a pod that a Service's port leads to, 0 if it leads

@@ -11,22 +11,22 @@ import (
 // oldest is the oldest Kubernetes that is supported.
 const oldest = "1.31"
 
-func apiServer(_ context.Context, t *Target) ([]string, string) {
+func apiServer(_ context.Context, t *Target) finding {
 	client, err := discovery.NewDiscoveryClientForConfig(t.Config)
 	if err != nil {
-		return []string{err.Error()}, "name a kubeconfig that works: --kubeconfig FILE"
+		return fail("name a kubeconfig that works: --kubeconfig FILE", err.Error())
 	}
 	info, err := client.ServerVersion()
 	if err != nil {
-		return []string{err.Error()}, "kubectl version must work with the same kubeconfig and context"
+		return fail("kubectl version must work with the same kubeconfig and context", err.Error())
 	}
 	found, err := version.ParseGeneric(info.GitVersion)
 	if err != nil {
-		return []string{err.Error()}, "is " + t.Config.Host + " a Kubernetes API server?"
+		return fail("is "+t.Config.Host+" a Kubernetes API server?", err.Error())
 	}
-	details := []string{fmt.Sprintf("Kubernetes %s at %s", info.GitVersion, t.Config.Host)}
+	detail := fmt.Sprintf("Kubernetes %s at %s", info.GitVersion, t.Config.Host)
 	if found.LessThan(version.MustParseGeneric(oldest)) {
-		return details, "Metawire is tested with Kubernetes " + oldest + " and later"
+		return fail("Metawire needs Kubernetes "+oldest+" or later", detail)
 	}
-	return details, ""
+	return fine(detail)
 }

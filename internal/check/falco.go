@@ -20,53 +20,80 @@ import (
 const maxListed = 20
 
 // falcoPods judges every Falco pod as the collector does.
-func falcoPods(ctx context.Context, t *Target) ([]string, string) {
+func falcoPods(ctx context.Context, t *Target) finding {
 	judge := wiring.Judge{Now: t.Now}
 	if t.found.TLS {
-		bundle, err := t.found.Authorities(ctx)
-		if err != nil {
-			return []string{err.Error()}, "see the check of the webhook's certificate"
+		// Without one no pod is outdated; the check of the authorities says so.
+		if bundle, _, err := t.bundle(ctx); err == nil {
+			judge.Authorities = wiring.Fingerprints(bundle)
 		}
-		judge.Authorities = wiring.Fingerprints(bundle)
+	}
+	pods, err := t.falcos(ctx)
+	if err != nil {
+		return unread(err, "list pods in all namespaces")
 	}
 	seen, err := seenNamespaces(ctx, t)
 	if err != nil {
-		return []string{err.Error()}, "this user must be able to list namespaces and mutatingwebhookconfigurations"
+		return unread(err, "list namespaces and mutatingwebhookconfigurations")
 	}
 	counts, bad := map[wiring.State]int{}, []string{}
-	list := pager.New(func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-		return t.found.Client().CoreV1().Pods("").List(ctx, o)
-	})
-	err = list.EachListItem(ctx, metav1.ListOptions{}, func(o runtime.Object) error {
-		p, ok := o.(*corev1.Pod)
-		if !ok || !isFalco(p) || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-			return nil
-		}
+	for i := range pods {
+		p := &pods[i]
 		marks := wiring.PodOf(p)
 		marks.LeftOut = !seen[p.Namespace]
 		f := judge.Pod(marks)
 		counts[f.State]++
+		message := ""
 		if f.Reason != "" {
-			bad = append(bad, fmt.Sprintf("%s/%s: %s", p.Namespace, p.Name, f.Message))
+			message = f.Message
+		}
+		if image := unpulled(p); image != "" {
+			message = image
+		}
+		if message != "" {
+			bad = append(bad, fmt.Sprintf("%s/%s: %s", p.Namespace, p.Name, message))
+		}
+	}
+	if len(bad) > 0 {
+		return fail("each line says what to do; metawire explain pod NAMESPACE/NAME says more", append([]string{summary(counts)}, bounded(bad)...)...)
+	}
+	return fine(summary(counts))
+}
+
+// unpulled says that our init container's image cannot be pulled, at once; the
+// collector, which reports it to everybody, has more patience.
+func unpulled(p *corev1.Pod) string {
+	for _, s := range p.Status.InitContainerStatuses {
+		if w := s.State.Waiting; s.Name == wiring.InitContainer && w != nil && isImage(w.Reason) {
+			return fmt.Sprintf("Falco cannot start: the image of its init container %s cannot be pulled: %s: %s. "+
+				"Check the values image.repository, image.tag and webhook.imagePullSecrets (the Secrets must be in namespace %s), and make the pod anew. "+
+				`To start Falco without Metawire, annotate the pod template with %s: "false".`, s.Name, w.Reason, w.Message, p.Namespace, wiring.InjectAnnotation)
+		}
+	}
+	return ""
+}
+
+// bounded cuts a list that is too long to read.
+func bounded(lines []string) []string {
+	slices.Sort(lines)
+	if more := len(lines) - maxListed; more > 0 {
+		return append(lines[:maxListed:maxListed], fmt.Sprintf("and %d more", more))
+	}
+	return lines
+}
+
+// falcos returns the Falco pods of the cluster that are not finished.
+func (t *Target) falcos(ctx context.Context) (all []corev1.Pod, err error) {
+	list := pager.New(func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+		return t.found.Client().CoreV1().Pods("").List(ctx, o)
+	})
+	err = list.EachListItem(ctx, metav1.ListOptions{}, func(o runtime.Object) error {
+		if p, ok := o.(*corev1.Pod); ok && isFalco(p) && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
+			all = append(all, *p)
 		}
 		return nil
 	})
-	if err != nil {
-		return []string{err.Error()}, "this user must be able to list pods in all namespaces"
-	}
-	details := []string{summary(counts)}
-	slices.Sort(bad)
-	for i, b := range bad {
-		if i == maxListed {
-			details = append(details, fmt.Sprintf("and %d more", len(bad)-maxListed))
-			break
-		}
-		details = append(details, b)
-	}
-	if len(bad) > 0 {
-		return details, "metawire explain pod NAMESPACE/NAME says more of each"
-	}
-	return details, ""
+	return all, err
 }
 
 func isFalco(p *corev1.Pod) bool {

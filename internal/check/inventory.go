@@ -1,18 +1,42 @@
 package check
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"time"
+
+	"github.com/robfig/cron/v3"
+	batchv1 "k8s.io/api/batch/v1"
 
 	"github.com/metawire/metawire/internal/installation"
 	"github.com/metawire/metawire/internal/lastrun"
 )
 
+// defaultSchedule is the collector's.
+const defaultSchedule = "*/15 * * * *"
+
+// late is how long after its time a run is missed: runs are delayed by a random
+// time, and take some.
+const late = time.Hour
+
 // inventoryRuns looks at what the release tells of the last run of its inventory.
-func inventoryRuns(ctx context.Context, t *Target) ([]string, string) {
+func inventoryRuns(ctx context.Context, t *Target) finding {
+	sender, err := t.found.Sender(ctx)
+	if errors.Is(err, installation.ErrNoInventory) {
+		return skip("no inventory is configured (inventory.enabled is false)")
+	}
+	if err != nil {
+		return fail(t.reinstall(), err.Error())
+	}
+	if j := sender.CronJob; j != nil && j.Spec.Suspend != nil && *j.Spec.Suspend {
+		return fail(fmt.Sprintf("kubectl -n %s patch cronjob %s -p '{\"spec\":{\"suspend\":false}}'", j.Namespace, j.Name), fmt.Sprintf("CronJob %s is suspended", j.Name))
+	}
 	list, err := t.found.Client().CoreV1().ConfigMaps(t.found.Namespace).List(ctx, t.found.Only(installation.Inventory))
 	if err != nil {
-		return []string{err.Error()}, "this user must be able to list configmaps in namespace " + t.found.Namespace
+		return unread(err, "list configmaps in namespace "+t.found.Namespace)
 	}
 	for _, m := range list.Items {
 		text, ok := m.Data[lastrun.Key]
@@ -21,15 +45,60 @@ func inventoryRuns(ctx context.Context, t *Target) ([]string, string) {
 		}
 		r, err := lastrun.Parse([]byte(text))
 		if err != nil {
-			return []string{fmt.Sprintf("ConfigMap %s/%s, %s: %v", m.Namespace, m.Name, lastrun.Key, err)}, "metawire inventory trigger makes a new report"
+			return fail("metawire inventory trigger makes a new report", fmt.Sprintf("ConfigMap %s/%s, %s: %v", m.Namespace, m.Name, lastrun.Key, err))
 		}
 		if !r.Complete() {
-			return r.Lines(t.Now), "metawire inventory types says what is missed and why; metawire inventory trigger makes a run now"
+			return fail("metawire inventory types says what is missed and why; metawire inventory trigger makes a run now", r.Lines(t.Now)...)
 		}
-		return r.Lines(t.Now), ""
+		if due := missed(sender, r.Ended, t.Now); !due.IsZero() {
+			return fail(t.whyNoRun(sender), append(r.Lines(t.Now), "a run was due at "+due.UTC().Format(time.RFC3339)+", and none has ended since")...)
+		}
+		return fine(r.Lines(t.Now)...)
 	}
-	if len(list.Items) == 0 {
-		return []string{"no inventory is configured"}, ""
+	if failed := t.failedJob(ctx, sender); failed != "" {
+		return fail(t.whyNoRun(sender), "no run has told how it ended", failed)
 	}
-	return []string{"there was no run yet"}, ""
+	return fine("there was no run yet")
+}
+
+func (t *Target) whyNoRun(s *installation.Sender) string {
+	if s.CronJob != nil {
+		return fmt.Sprintf("kubectl -n %s describe cronjob %s; kubectl -n %s get jobs,pods -l app.kubernetes.io/component=inventory", s.CronJob.Namespace, s.CronJob.Name, s.CronJob.Namespace)
+	}
+	return fmt.Sprintf("are the collectors ready? kubectl -n %s logs -l app.kubernetes.io/component=collector", t.found.Namespace)
+}
+
+// missed returns when a run should have been that was not, zero if none. A
+// schedule that cannot be read misses none: the collector refuses it.
+func missed(s *installation.Sender, ended, now time.Time) time.Time {
+	location, err := time.LoadLocation(s.TimeZone)
+	if err != nil {
+		return time.Time{}
+	}
+	times, err := cron.ParseStandard(cmp.Or(s.Schedule, defaultSchedule))
+	if err != nil {
+		return time.Time{}
+	}
+	if due := times.Next(ended.In(location)); now.Sub(due) > late {
+		return due
+	}
+	return time.Time{}
+}
+
+// failedJob says of the CronJob's last Job that it failed, and why.
+func (t *Target) failedJob(ctx context.Context, s *installation.Sender) string {
+	if s.CronJob == nil {
+		return ""
+	}
+	list, err := t.found.Client().BatchV1().Jobs(t.found.Namespace).List(ctx, t.found.Only(installation.Inventory))
+	if err != nil || len(list.Items) == 0 {
+		return ""
+	}
+	last := slices.MaxFunc(list.Items, func(a, b batchv1.Job) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	for _, c := range last.Status.Conditions {
+		if c.Type == batchv1.JobFailed {
+			return fmt.Sprintf("Job %s failed: %s: %s", last.Name, c.Reason, c.Message)
+		}
+	}
+	return ""
 }

@@ -28,11 +28,7 @@ func (i *Installation) Dial(ctx context.Context) (net.Conn, error) {
 	if len(pods) == 0 || !Ready(&pods[0]) {
 		return nil, fmt.Errorf("none of the %d collectors in namespace %q is ready: kubectl -n %s get pods", len(pods), i.Namespace, i.Namespace)
 	}
-	port, err := portOf(&pods[0], "grpc")
-	if err != nil {
-		return nil, err
-	}
-	return i.DialPod(ctx, pods[0].Name, port)
+	return i.DialPort(ctx, &pods[0], "grpc")
 }
 
 // DialPod connects to a port of a pod of the release through the API server.

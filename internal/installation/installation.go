@@ -37,11 +37,17 @@ const (
 	componentLabel = "app.kubernetes.io/component"
 	instanceLabel  = "app.kubernetes.io/instance"
 	versionLabel   = "app.kubernetes.io/version"
-	partOf         = "app.kubernetes.io/part-of=metawire"
 )
 
-// ErrNotFound says that there is no release.
-var ErrNotFound = errors.New("no Metawire is installed")
+// PartOf selects the objects of all releases.
+const PartOf = "app.kubernetes.io/part-of=metawire"
+
+// ErrNotFound says that there is no release, ErrSeveral that there are more than
+// one.
+var (
+	ErrNotFound = errors.New("no Metawire is installed")
+	ErrSeveral  = errors.New("several releases of Metawire are installed")
+)
 
 // Installation is a release in a cluster. Its methods ask the API server.
 type Installation struct {
@@ -69,7 +75,7 @@ func Find(ctx context.Context, config *rest.Config, namespace string) (*Installa
 	if namespace != "" {
 		where = fmt.Sprintf("in namespace %q", namespace)
 	}
-	services, err := api.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{LabelSelector: partOf + "," + componentLabel + "=" + Collector})
+	services, err := api.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{LabelSelector: PartOf + "," + componentLabel + "=" + Collector})
 	switch {
 	case apierrors.IsForbidden(err) && namespace == "":
 		return nil, fmt.Errorf("look for Metawire's Service in all namespaces: %w; name its namespace: -n NAMESPACE", err)
@@ -90,7 +96,7 @@ func Find(ctx context.Context, config *rest.Config, namespace string) (*Installa
 	for _, s := range services.Items {
 		names = append(names, s.Namespace+"/"+s.Labels[instanceLabel])
 	}
-	return nil, fmt.Errorf("several releases of Metawire are installed: %s; choose one by its namespace: -n NAMESPACE", strings.Join(names, ", "))
+	return nil, fmt.Errorf("%w: %s; choose one by its namespace: -n NAMESPACE", ErrSeveral, strings.Join(names, ", "))
 }
 
 // At is the release of that name, without asking whether there is one: Host, Port,
@@ -106,7 +112,7 @@ func At(config *rest.Config, namespace, release string) (*Installation, error) {
 // withoutStream finds releases that are a CronJob of the inventory and nothing
 // else: by its configuration, which stands for the Service that they have not.
 func withoutStream(ctx context.Context, api kubernetes.Interface, namespace string) (all []corev1.Service, err error) {
-	maps, err := api.CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{LabelSelector: partOf + "," + componentLabel + "=" + Inventory})
+	maps, err := api.CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{LabelSelector: PartOf + "," + componentLabel + "=" + Inventory})
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +158,9 @@ func newInstallation(ctx context.Context, config *rest.Config, api kubernetes.In
 	return i, nil
 }
 
+// ReleaseOf is the release that an object is of, as helm list writes it.
+func ReleaseOf(o metav1.Object) string { return o.GetLabels()[instanceLabel] }
+
 // Client is the client that the installation was found with.
 func (i *Installation) Client() kubernetes.Interface { return i.api }
 
@@ -161,6 +170,11 @@ func (i *Installation) Addr() string { return net.JoinHostPort(i.Host, strconv.I
 // Only selects the objects of a part of this release.
 func (i *Installation) Only(component string) metav1.ListOptions {
 	return metav1.ListOptions{LabelSelector: labels.Set{instanceLabel: i.Release, componentLabel: component}.String()}
+}
+
+// All selects the objects of this release.
+func (i *Installation) All() metav1.ListOptions {
+	return metav1.ListOptions{LabelSelector: PartOf + "," + instanceLabel + "=" + i.Release}
 }
 
 // Pods returns the pods of a part that are not about to end, ready ones first.
@@ -217,7 +231,7 @@ func configurationKey(component string) string {
 // CABundles returns what the API server verifies each webhook of the release
 // with; an empty one if nobody has filled it.
 func (i *Installation) CABundles(ctx context.Context) ([][]byte, error) {
-	webhooks, err := i.webhooks(ctx)
+	webhooks, err := i.Webhooks(ctx)
 	var all [][]byte
 	for _, h := range webhooks {
 		all = append(all, h.ClientConfig.CABundle)
@@ -225,8 +239,8 @@ func (i *Installation) CABundles(ctx context.Context) ([][]byte, error) {
 	return all, err
 }
 
-// webhooks returns those of the release's MutatingWebhookConfigurations.
-func (i *Installation) webhooks(ctx context.Context) ([]admissionv1.MutatingWebhook, error) {
+// Webhooks returns those of the release's MutatingWebhookConfigurations.
+func (i *Installation) Webhooks(ctx context.Context) ([]admissionv1.MutatingWebhook, error) {
 	configurations, err := i.api.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, i.Only(Webhook))
 	if err != nil {
 		return nil, fmt.Errorf("list the MutatingWebhookConfigurations of release %s: %w", i.Release, err)
@@ -262,7 +276,7 @@ func (i *Installation) Authorities(ctx context.Context) ([]byte, error) {
 // NamespaceSelectors returns which namespaces' pods the webhook sees, for each
 // webhook of the release.
 func (i *Installation) NamespaceSelectors(ctx context.Context) ([]labels.Selector, error) {
-	webhooks, err := i.webhooks(ctx)
+	webhooks, err := i.Webhooks(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,14 +1,13 @@
 package installation
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -51,51 +50,21 @@ func (i *Installation) MetricOf(ctx context.Context, pods []corev1.Pod, name, la
 }
 
 func (i *Installation) addMetric(ctx context.Context, sums map[string]float64, pod *corev1.Pod, name, label string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	port, err := portOf(pod, "metrics")
+	page, err := i.Page(ctx, pod, "metrics", "/metrics")
 	if err != nil {
 		return err
 	}
-	// One connection, through the tunnel; it ends with the answer.
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return i.DialPod(ctx, pod.Name, port)
-	}}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pod.Name+"/metrics", nil)
-	if err != nil {
-		return err
+	if page.Status != http.StatusOK {
+		return fmt.Errorf("its metrics page answers %d", page.Status)
 	}
-	answer, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("its metrics page answers %s", answer.Status)
-	}
-	return addSamples(sums, answer.Body, name, label)
+	return addSamples(sums, bytes.NewReader(page.Body), name, label)
 }
-
-// portOf returns the port of a pod that has a name.
-func portOf(pod *corev1.Pod, name string) (int, error) {
-	for _, c := range pod.Spec.Containers {
-		for _, p := range c.Ports {
-			if p.Name == name {
-				return int(p.ContainerPort), nil
-			}
-		}
-	}
-	return 0, fmt.Errorf("pod %s/%s has no port named %s", pod.Namespace, pod.Name, name)
-}
-
-// maxPage bounds a page of metrics.
-const maxPage = 16 << 20
 
 // addSamples adds the samples of a counter or gauge on a page in Prometheus' text
 // format to the sums by a label's values.
 func addSamples(sums map[string]float64, page io.Reader, name, label string) error {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(io.LimitReader(page, maxPage))
+	families, err := parser.TextToMetricFamilies(page)
 	if err != nil {
 		return err
 	}

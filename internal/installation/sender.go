@@ -18,6 +18,9 @@ type Sender struct {
 	// CronJob makes a pod for each run; nil: the collectors send.
 	CronJob *batchv1.CronJob
 
+	// Schedule and TimeZone say when runs begin; empty: the collector's default.
+	Schedule             string   `json:"schedule"`
+	TimeZone             string   `json:"timeZone"`
 	Resources            []string `json:"resources"`
 	CustomResources      bool     `json:"customResources"`
 	CustomResourceGroups []string `json:"customResourceGroups"`
@@ -75,12 +78,18 @@ func (i *Installation) Account(ctx context.Context, s *Sender) (string, error) {
 	if s.CronJob != nil {
 		return i.user(s.CronJob.Spec.JobTemplate.Spec.Template.Spec.ServiceAccountName), nil
 	}
-	list, err := i.api.AppsV1().Deployments(i.Namespace).List(ctx, i.Only(Collector))
+	return i.AccountOf(ctx, Collector)
+}
+
+// AccountOf returns the user name of the ServiceAccount that the pods of a part's
+// Deployment run as.
+func (i *Installation) AccountOf(ctx context.Context, component string) (string, error) {
+	list, err := i.api.AppsV1().Deployments(i.Namespace).List(ctx, i.Only(component))
 	if err != nil {
-		return "", fmt.Errorf("list the collector's Deployment in namespace %q: %w", i.Namespace, err)
+		return "", fmt.Errorf("list the %s's Deployment in namespace %q: %w", component, i.Namespace, err)
 	}
 	if len(list.Items) == 0 {
-		return "", fmt.Errorf("there is no Deployment of the collector in namespace %q", i.Namespace)
+		return "", fmt.Errorf("there is no Deployment of the %s in namespace %q", component, i.Namespace)
 	}
 	return i.user(list.Items[0].Spec.Template.Spec.ServiceAccountName), nil
 }

@@ -7,8 +7,10 @@ import (
 	"runtime/debug"
 )
 
-// Version is the release, such as "0.1.0"; "dev" is a build that nobody
-// released.
+// Dev is the version of a build that nobody released.
+const Dev = "dev"
+
+// Version is the release, such as "0.1.0", or Dev.
 var Version = "dev" //nolint:gochecknoglobals // the linker stamps it with -X, which needs a package variable
 
 // Info describes the build that is running.

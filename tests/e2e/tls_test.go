@@ -119,8 +119,8 @@ func (w *world) createSecret(t *testing.T, name string, data map[string][]byte) 
 }
 
 // authority makes a certificate: an authority's own without a parent, else a
-// server's with these names.
-func authority(t *testing.T, parent *x509.Certificate, parentKey *ecdsa.PrivateKey, name string, hosts []string) (*x509.Certificate, *ecdsa.PrivateKey) {
+// server's with these names; changed before it is signed.
+func authority(t *testing.T, parent *x509.Certificate, parentKey *ecdsa.PrivateKey, name string, hosts []string, change ...func(*x509.Certificate)) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -130,6 +130,11 @@ func authority(t *testing.T, parent *x509.Certificate, parentKey *ecdsa.PrivateK
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: hosts,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(365 * 24 * time.Hour),
 		IsCA: parent == nil, BasicConstraintsValid: true,
+	}
+	for _, c := range change {
+		if c != nil {
+			c(template)
+		}
 	}
 	if parent == nil {
 		parent, parentKey = template, key

@@ -1,0 +1,85 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/metawire/metawire/internal/installation"
+)
+
+// configuration is what is needed of the collector's configuration file, which may
+// be of another version: unknown keys are passed over.
+type configuration struct {
+	Stream struct {
+		Enabled       bool   `json:"enabled"`
+		Address       string `json:"address"`
+		Authorization string `json:"authorization"`
+		TLS           struct {
+			Mode   string `json:"mode"`
+			Secret struct {
+				Name string `json:"name"`
+			} `json:"secret"`
+		} `json:"tls"`
+		Tickets struct {
+			Secret struct {
+				Name string `json:"name"`
+			} `json:"secret"`
+		} `json:"tickets"`
+	} `json:"stream"`
+	Report struct {
+		// UnwiredPods says that there is a webhook.
+		UnwiredPods       bool                 `json:"unwiredPods"`
+		NamespaceSelector metav1.LabelSelector `json:"namespaceSelector"`
+	} `json:"report"`
+}
+
+// The way in which certificates come that needs no Secret of the user's.
+const selfManaged = "selfManaged"
+
+// read reads the collector's configuration. A release without collectors has none.
+func (c *configuration) read(ctx context.Context, found *installation.Installation) error {
+	*c = configuration{}
+	if found.Host == "" {
+		return nil
+	}
+	file, err := found.Configuration(ctx, installation.Collector)
+	if err != nil {
+		return err
+	}
+	if err := yaml.Unmarshal(file, c); err != nil {
+		return fmt.Errorf("read the collector's configuration in namespace %q: %w", found.Namespace, err)
+	}
+	return nil
+}
+
+// webhookConfiguration is what is needed of the webhook's.
+type webhookConfiguration struct {
+	Configuration string `json:"configuration"`
+	Stream        struct {
+		Host string `json:"host"`
+		Port int    `json:"port"`
+	} `json:"stream"`
+	Image struct {
+		Name string `json:"name"`
+	} `json:"image"`
+}
+
+func (t *Target) webhookConfiguration(ctx context.Context) (c webhookConfiguration, err error) {
+	file, err := t.found.Configuration(ctx, installation.Webhook)
+	if err != nil {
+		return c, err
+	}
+	if err := yaml.Unmarshal(file, &c); err != nil {
+		return c, errors.Join(errors.New("read the webhook's configuration"), err)
+	}
+	return c, nil
+}
+
+// reinstall is the command that brings back what was taken from the release.
+func (t *Target) reinstall() string {
+	return fmt.Sprintf("helm -n %s upgrade %s charts/metawire --reuse-values", t.found.Namespace, t.found.Release)
+}

@@ -1,0 +1,293 @@
+package check
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/internal/wiring"
+)
+
+// TestPodCause: why a pod is not ready, in Kubernetes' words, and whom to ask for
+// more.
+func TestPodCause(t *testing.T) {
+	waiting := func(reason, message string) corev1.PodStatus {
+		return corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+			Image: "reg/metawire:1", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}},
+			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "OOMKilled", ExitCode: 137}},
+		}}}
+	}
+	state := func(s corev1.ContainerState) corev1.PodStatus {
+		return corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{State: s}}}
+	}
+	for name, tc := range map[string]struct {
+		status corev1.PodStatus
+		ask    whom
+		says   string
+		hint   string
+	}{
+		"no node": {corev1.PodStatus{Conditions: []corev1.PodCondition{{
+			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes are available",
+		}}}, askNobody, "Unschedulable: 0/3 nodes", "nodeSelector"},
+		"no image":        {waiting("ImagePullBackOff", "Back-off pulling"), askNobody, "ImagePullBackOff: image reg/metawire:1: Back-off pulling", "imagePullSecrets"},
+		"never pulled":    {waiting("ErrImageNeverPull", ""), askNobody, "ErrImageNeverPull", "image.repository"},
+		"crashes":         {waiting("CrashLoopBackOff", ""), askLog, "CrashLoopBackOff (OOMKilled, exit code 137)", "logs p --previous"},
+		"volume":          {waiting("ContainerCreating", ""), askEvents, "ContainerCreating", "describe pod p"},
+		"no such Secret":  {waiting("CreateContainerConfigError", `secret "x" not found`), askNobody, `CreateContainerConfigError: secret "x" not found`, "describe pod p"},
+		"ended":           {state(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Error", ExitCode: 2}}), askLog, "ended (Error, exit code 2)", "logs p"},
+		"not ready":       {state(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), askItself, "not ready yet", "logs p"},
+		"evicted":         {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on memory"}, askNobody, "Evicted: low on memory", "delete pod p"},
+		"nothing is told": {corev1.PodStatus{Phase: corev1.PodPending}, askEvents, "Pending", "does its node run"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, ask := podCause(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"}, Status: tc.status})
+			if ask != tc.ask || !strings.Contains(c.text, tc.says) || !strings.Contains(c.hint, tc.hint) {
+				t.Errorf("got %+v, ask %d", c, ask)
+			}
+		})
+	}
+}
+
+func TestStuck(t *testing.T) {
+	condition := func(kind appsv1.DeploymentConditionType, status corev1.ConditionStatus) appsv1.Deployment {
+		return appsv1.Deployment{Status: appsv1.DeploymentStatus{Conditions: []appsv1.DeploymentCondition{{Type: kind, Status: status, Message: "exceeded quota"}}}}
+	}
+	for name, tc := range map[string]struct {
+		d    appsv1.Deployment
+		says string
+	}{
+		"quota":   {condition(appsv1.DeploymentReplicaFailure, corev1.ConditionTrue), "cannot make pods: exceeded quota"},
+		"stalled": {condition(appsv1.DeploymentProgressing, corev1.ConditionFalse), "does not come forward: exceeded quota"},
+		"paused":  {appsv1.Deployment{Spec: appsv1.DeploymentSpec{Paused: true}}, "paused"},
+		"well":    {condition(appsv1.DeploymentProgressing, corev1.ConditionTrue), ""},
+	} {
+		if c := stuck(&tc.d); !strings.Contains(c.text, tc.says) || (c.text == "") != (tc.says == "") {
+			t.Errorf("%s: got %+v", name, c)
+		}
+	}
+}
+
+func TestCrashed(t *testing.T) {
+	pod := func(reason string, code int32, ago time.Duration) corev1.Pod {
+		return corev1.Pod{Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{LastTerminationState: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{Reason: reason, ExitCode: code, FinishedAt: metav1.NewTime(now().Add(-ago))},
+		}}}}}
+	}
+	for name, tc := range map[string]struct {
+		pod  corev1.Pod
+		hint string
+	}{
+		"out of memory": {pod("OOMKilled", 137, time.Minute), "collector.resources"},
+		"crash":         {pod("Error", 2, time.Minute), "--previous"},
+		"long ago":      {pod("Error", 2, 2*time.Hour), ""},
+		"asked to end":  {pod("Completed", 0, time.Minute), ""},
+	} {
+		if c := crashed([]corev1.Pod{tc.pod}, now()); !strings.Contains(c.hint, tc.hint) || (c.hint == "") != (tc.hint == "") {
+			t.Errorf("%s: got %+v", name, c)
+		}
+	}
+}
+
+// daemon is a collector.
+func daemon() corev1.Pod {
+	return corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "p", UID: "1", Labels: map[string]string{"app": "collector"}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "grpc", ContainerPort: 45000}}}}},
+	}
+}
+
+func TestLeadsTo(t *testing.T) {
+	service := func(change func(*corev1.Service)) *corev1.Service {
+		s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": "collector"}, Ports: []corev1.ServicePort{{Name: "grpc", Port: 45000, TargetPort: intstr.FromString("grpc")}},
+		}}
+		if change != nil {
+			change(s)
+		}
+		return s
+	}
+	no, grpc := false, "grpc"
+	slice := func(ready *bool, uid string) []discoveryv1.EndpointSlice {
+		e := discoveryv1.Endpoint{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: ready}}
+		if uid != "" {
+			e.TargetRef = &corev1.ObjectReference{UID: "1"}
+		}
+		return []discoveryv1.EndpointSlice{{ObjectMeta: metav1.ObjectMeta{Name: "slice"}, Endpoints: []discoveryv1.Endpoint{e}, Ports: []discoveryv1.EndpointPort{{Name: &grpc}}}}
+	}
+	for name, tc := range map[string]struct {
+		service *corev1.Service
+		slices  []discoveryv1.EndpointSlice
+		outcome Outcome
+		says    string
+	}{
+		"well":          {service(nil), slice(nil, "1"), OK, "leads to ready pods: 1"},
+		"by number":     {service(func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.FromInt32(45000) }), slice(nil, "1"), OK, ""},
+		"same port":     {service(func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.IntOrString{} }), slice(nil, "1"), OK, ""},
+		"selects none":  {service(func(s *corev1.Service) { s.Spec.Selector["app"] = "x" }), nil, Failed, "does not select pod p: its selector is app=x"},
+		"wrong port":    {service(func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.FromInt32(1) }), slice(nil, "1"), Failed, "leads to port 1 of pod p, which listens on 45000"},
+		"no such port":  {service(func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.FromString("x") }), nil, Failed, "leads to port x"},
+		"port unnamed":  {service(func(s *corev1.Service) { s.Spec.Ports = nil }), nil, Failed, "no port named grpc"},
+		"none is ready": {service(nil), slice(&no, "1"), Failed, "no endpoints that are ready"},
+		"none":          {service(nil), nil, Failed, "no endpoints that are ready"},
+		"a stray one":   {service(nil), slice(nil, ""), Failed, "leads to 10.0.0.1 as well"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := leadsTo(tc.service, "grpc", "", []corev1.Pod{daemon()}, tc.slices)
+			if f.outcome != tc.outcome || !strings.Contains(strings.Join(f.details, "\n"), tc.says) {
+				t.Errorf("got %+v", f)
+			}
+		})
+	}
+}
+
+func TestCloses(t *testing.T) {
+	ingress, egress := networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress
+	policy := func(app string, types []networkingv1.PolicyType, ports ...networkingv1.NetworkPolicyPort) networkingv1.NetworkPolicy {
+		n := networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: networkingv1.NetworkPolicySpec{PolicyTypes: types}}
+		if app != "" {
+			n.Spec.PodSelector.MatchLabels = map[string]string{"app": app}
+		}
+		if len(ports) > 0 {
+			n.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{Ports: ports}}
+		}
+		return n
+	}
+	port := func(p intstr.IntOrString, end int32) networkingv1.NetworkPolicyPort {
+		out := networkingv1.NetworkPolicyPort{Port: &p}
+		if end > 0 {
+			out.EndPort = &end
+		}
+		return out
+	}
+	open := policy("", []networkingv1.PolicyType{egress})
+	open.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{}}
+	for name, tc := range map[string]struct {
+		policies []networkingv1.NetworkPolicy
+		says     string // "" is: nothing is closed
+	}{
+		"none":                {nil, ""},
+		"of other pods":       {[]networkingv1.NetworkPolicy{policy("x", nil)}, ""},
+		"closes all":          {[]networkingv1.NetworkPolicy{policy("", nil)}, "n admits nobody to port 45000"},
+		"another port":        {[]networkingv1.NetworkPolicy{policy("", nil, port(intstr.FromInt32(1), 0))}, "n admits nobody to port 45000"},
+		"the port":            {[]networkingv1.NetworkPolicy{policy("", nil, port(intstr.FromInt32(45000), 0))}, ""},
+		"the port by name":    {[]networkingv1.NetworkPolicy{policy("", nil, port(intstr.FromString("grpc"), 0))}, ""},
+		"another name":        {[]networkingv1.NetworkPolicy{policy("", nil, port(intstr.FromString("x"), 0))}, "admits nobody"},
+		"a range":             {[]networkingv1.NetworkPolicy{policy("", nil, port(intstr.FromInt32(40000), 50000))}, ""},
+		"every port":          {[]networkingv1.NetworkPolicy{policy("", nil, networkingv1.NetworkPolicyPort{})}, ""},
+		"another one opens":   {[]networkingv1.NetworkPolicy{policy("", nil), policy("collector", nil, port(intstr.FromInt32(45000), 0))}, ""},
+		"no way out":          {[]networkingv1.NetworkPolicy{policy("", []networkingv1.PolicyType{egress})}, "lets pod p call nobody"},
+		"another one lets go": {[]networkingv1.NetworkPolicy{policy("", []networkingv1.PolicyType{egress}), open}, ""},
+		"neither in nor out":  {[]networkingv1.NetworkPolicy{policy("", []networkingv1.PolicyType{ingress, egress})}, "call nobody"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := daemon()
+			got := strings.Join(closes(tc.policies, &p, 45000), "\n")
+			if !strings.Contains(got, tc.says) || (got == "") != (tc.says == "") {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+func TestMisses(t *testing.T) {
+	namespaces := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"x"}}}}
+	hook := func(change func(*admissionv1.MutatingWebhook)) *admissionv1.MutatingWebhook {
+		h := &admissionv1.MutatingWebhook{Name: "h", NamespaceSelector: namespaces.DeepCopy(), ObjectSelector: &metav1.LabelSelector{}, Rules: []admissionv1.RuleWithOperations{{
+			Operations: []admissionv1.OperationType{admissionv1.Create},
+			Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+		}}}
+		change(h)
+		return h
+	}
+	for name, tc := range map[string]struct {
+		change func(*admissionv1.MutatingWebhook)
+		says   string
+	}{
+		"well":            {func(*admissionv1.MutatingWebhook) {}, ""},
+		"everything":      {func(h *admissionv1.MutatingWebhook) { h.Rules[0].Resources = []string{"*"} }, ""},
+		"other resources": {func(h *admissionv1.MutatingWebhook) { h.Rules[0].Resources = []string{"services"} }, "not called when pods are created"},
+		"other operations": {func(h *admissionv1.MutatingWebhook) {
+			h.Rules[0].Operations = []admissionv1.OperationType{admissionv1.Delete}
+		}, "not called when pods are created"},
+		"some pods":        {func(h *admissionv1.MutatingWebhook) { h.ObjectSelector.MatchLabels = map[string]string{"a": "b"} }, "only pods with a=b"},
+		"other namespaces": {func(h *admissionv1.MutatingWebhook) { h.NamespaceSelector = &metav1.LabelSelector{} }, "the release is for those with a notin (x)"},
+	} {
+		got := strings.Join(misses(hook(tc.change), namespaces), "\n")
+		if !strings.Contains(got, tc.says) || (got == "") != (tc.says == "") {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+}
+
+func TestMissed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		schedule string
+		ended    time.Duration // ago
+		missed   bool
+	}{
+		"just now":                {"", time.Minute, false},
+		"a little late":           {"", 40 * time.Minute, false},
+		"none for two hours":      {"", 2 * time.Hour, true},
+		"once a day, two ago":     {"0 3 * * *", 34 * time.Hour, true},
+		"once a day, one ago":     {"0 3 * * *", 9 * time.Hour, false},
+		"no schedule that is one": {"x", 1000 * time.Hour, false},
+	} {
+		if due := missed(&installation.Sender{Schedule: tc.schedule}, now().Add(-tc.ended), now()); due.IsZero() == tc.missed {
+			t.Errorf("%s: got %s", name, due)
+		}
+	}
+}
+
+func TestUnpulled(t *testing.T) {
+	pod := func(name, reason string) *corev1.Pod {
+		return &corev1.Pod{Status: corev1.PodStatus{InitContainerStatuses: []corev1.ContainerStatus{{
+			Name: name, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: "no such image"}},
+		}}}}
+	}
+	if got := unpulled(pod(wiring.InitContainer, "ErrImagePull")); !strings.Contains(got, "no such image") || !strings.Contains(got, "webhook.imagePullSecrets") {
+		t.Errorf("got %q", got)
+	}
+	for _, p := range []*corev1.Pod{pod("other", "ErrImagePull"), pod(wiring.InitContainer, "PodInitializing"), {}} {
+		if got := unpulled(p); got != "" {
+			t.Errorf("got %q", got)
+		}
+	}
+}
+
+// TestIsOther: a build that nobody released is of no version.
+func TestIsOther(t *testing.T) {
+	for _, tc := range []struct {
+		is, than string
+		want     bool
+	}{{"0.1.0", "0.1.0", false}, {"v0.1.0", "0.1.0", false}, {"0.1.0", "0.2.0", true}, {"dev", "0.2.0", false}, {"0.1.0", "dev", false}} {
+		if got := isOther(tc.is, tc.than); got != tc.want {
+			t.Errorf("%s and %s: got %t", tc.is, tc.than, got)
+		}
+	}
+}
+
+func TestListed(t *testing.T) {
+	rights := []right{
+		{verb: "list", resource: "pods"}, {verb: "get", group: "apps", resource: "deployments", namespace: "ns", name: "x"},
+		{verb: "watch", resource: "pods"}, {verb: "create", resource: "pods", sub: "exec"},
+	}
+	if got, want := listed(rights), "list and watch pods, get deployments.apps x in namespace ns, create pods/exec"; got != want {
+		t.Errorf("got %s", got)
+	}
+	rights = nil
+	for i := range maxRights + 3 {
+		rights = append(rights, right{verb: "list", resource: strings.Repeat("x", i+1)})
+	}
+	if got := listed(rights); !strings.HasSuffix(got, ", and 3 more") {
+		t.Errorf("got %s", got)
+	}
+}

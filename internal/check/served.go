@@ -1,0 +1,139 @@
+package check
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metawire/metawire/internal/installation"
+)
+
+func collectorCertificate(ctx context.Context, t *Target) finding {
+	bundle, where, err := t.bundle(ctx)
+	if err != nil {
+		return skip("no authority is known to verify it with: see the check of the authorities")
+	}
+	return t.served(ctx, installation.Collector, "grpc", []verifier{{bundle, where, t.found.Host}})
+}
+
+func webhookCertificate(ctx context.Context, t *Target) finding {
+	hooks, err := t.found.Webhooks(ctx)
+	if err != nil {
+		return unread(err, "list mutatingwebhookconfigurations")
+	}
+	var by []verifier
+	for _, h := range hooks {
+		if s := h.ClientConfig.Service; s != nil {
+			by = append(by, verifier{h.ClientConfig.CABundle, "the caBundle of webhook " + h.Name, s.Name + "." + s.Namespace + ".svc"})
+		}
+	}
+	if len(by) == 0 {
+		return skip("no MutatingWebhookConfiguration says what the API server verifies with")
+	}
+	return t.served(ctx, installation.Webhook, "https", by)
+}
+
+// verifier is what somebody verifies a server with.
+type verifier struct {
+	bundle []byte
+	where  string // the bundle is
+	name   string // of the server
+}
+
+// served looks at the certificate that each ready pod of a part really serves.
+func (t *Target) served(ctx context.Context, component, port string, by []verifier) finding {
+	pods, err := t.found.Pods(ctx, component)
+	if err != nil {
+		return unread(err, "list pods in namespace "+t.found.Namespace)
+	}
+	s, err := t.source(ctx)
+	if err != nil {
+		return unread(err, "list deployments in namespace "+t.found.Namespace)
+	}
+	var details, bad []string
+	outcome, asked := OK, 0
+	for i := range pods {
+		p := &pods[i]
+		if p.Status.Phase != corev1.PodRunning {
+			continue
+		}
+		chain, err := t.chain(ctx, p, port, by[0].name)
+		if err != nil {
+			if installation.Ready(p) { // of others another check tells
+				bad = append(bad, fmt.Sprintf("pod %s: %v", p.Name, err))
+			}
+			continue
+		}
+		asked++
+		for _, v := range by {
+			switch verdict, text := v.judge(chain, t.Now); verdict {
+			case OK:
+				details = append(details, fmt.Sprintf("pod %s: %s", p.Name, text))
+			case Warning:
+				outcome = Warning
+				details = append(details, fmt.Sprintf("pod %s: %s", p.Name, text))
+			case Failed, Skipped:
+				bad = append(bad, fmt.Sprintf("pod %s: %s", p.Name, text))
+			}
+		}
+	}
+	switch {
+	case len(bad) > 0:
+		return fail(s.renews, append(bad, details...)...)
+	case asked == 0:
+		return skip("no pod serves one: see the check of the pods")
+	case outcome == Warning:
+		return warn(s.renews, details...)
+	}
+	return fine(details...)
+}
+
+// chain returns what a pod serves, unverified.
+func (t *Target) chain(ctx context.Context, p *corev1.Pod, port, name string) ([]*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	plain, err := t.found.DialPort(ctx, p, port)
+	if err != nil {
+		return nil, err
+	}
+	defer plain.Close()
+	// Verified below, by whom and with what is said then.
+	conn := tls.Client(plain, &tls.Config{InsecureSkipVerify: true, ServerName: name, NextProtos: []string{"h2", "http/1.1"}})
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("no certificate is served on port %s: %w", port, err)
+	}
+	return conn.ConnectionState().PeerCertificates, nil
+}
+
+// judge verifies a chain as a client with that bundle does, and says in words why
+// it would not take it.
+func (v verifier) judge(chain []*x509.Certificate, now time.Time) (Outcome, string) {
+	leaf := chain[0]
+	if why := dated(leaf, now); why != "" {
+		return Failed, "the certificate that is served is " + why
+	}
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(v.bundle) {
+		return Failed, v.where + " holds no certificate to verify it with"
+	}
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, DNSName: v.name, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	switch unknown, name := (x509.UnknownAuthorityError{}), (x509.HostnameError{}); {
+	case errors.As(err, &unknown):
+		return Failed, fmt.Sprintf("the certificate that is served was signed by %q, which is not in %s (%s)", leaf.Issuer.CommonName, v.where, names(v.bundle))
+	case errors.As(err, &name):
+		return Failed, fmt.Sprintf("the certificate that is served is not for %s, but for %v", v.name, leaf.DNSNames)
+	case err != nil:
+		return Failed, fmt.Sprintf("the certificate that is served is not taken: %v", err)
+	case now.Add(soonLeaf).After(leaf.NotAfter):
+		return Warning, "the certificate that is served expires soon, at " + leaf.NotAfter.UTC().Format(time.RFC3339)
+	}
+	return OK, fmt.Sprintf("signed by %s, good until %s", leaf.Issuer.CommonName, leaf.NotAfter.UTC().Format(time.RFC3339))
+}

@@ -1,0 +1,89 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metawire/metawire/internal/falco"
+	"github.com/metawire/metawire/internal/installation"
+)
+
+// versions: the daemons' image, that of the init container, the chart and this
+// command are of one version.
+func versions(ctx context.Context, t *Target) finding {
+	ns := t.found.Namespace
+	list, err := t.found.Client().AppsV1().Deployments(ns).List(ctx, t.found.All())
+	if err != nil {
+		return unread(err, "list deployments in namespace "+ns)
+	}
+	images := map[string][]string{} // image -> who has it
+	for _, d := range list.Items {
+		for _, c := range d.Spec.Template.Spec.Containers {
+			images[c.Image] = append(images[c.Image], "Deployment "+d.Name)
+		}
+	}
+	if wires(t) == "" {
+		if c, err := t.webhookConfiguration(ctx); err == nil {
+			images[c.Image.Name] = append(images[c.Image.Name], "the init container of Falco pods")
+		}
+	}
+	var details, bad []string
+	for image, who := range images {
+		details = append(details, fmt.Sprintf("image %s: %s", image, strings.Join(who, ", ")))
+	}
+	slices.Sort(details)
+	if len(images) > 1 {
+		bad = append(bad, "the daemons are not of one image")
+	}
+	for image := range images {
+		if v := falco.Version(image); v != nil && isOther(v.String(), t.found.Version) {
+			bad = append(bad, fmt.Sprintf("image %s is not of the chart's version, %s", image, t.found.Version))
+		}
+	}
+	stale, builds, err := t.running(ctx, images)
+	if err != nil {
+		return unread(err, "list pods in namespace "+ns)
+	}
+	bad = append(bad, stale...)
+	if len(bad) > 0 {
+		return fail("leave image.tag and image.digest empty, so that they are the chart's, and: "+t.reinstall(), append(bad, details...)...)
+	}
+	if builds > 1 {
+		return warn(fmt.Sprintf("the image's tag was pushed again, and nodes hold what they pulled: use image.digest, or kubectl -n %s rollout restart deployment", ns),
+			append(details, fmt.Sprintf("%d different builds run under one name", builds))...)
+	}
+	if isOther(t.Version, t.found.Version) {
+		return warn("use the command of the release's version: it knows what it looks at", append(details, fmt.Sprintf("this command is %s, the release %s", t.Version, t.found.Version))...)
+	}
+	return fine(details...)
+}
+
+// running looks at what the daemons' pods run: which have an image that no
+// Deployment has any more, and of how many builds they are.
+func (t *Target) running(ctx context.Context, images map[string][]string) (stale []string, builds int, err error) {
+	ids := map[string]bool{}
+	for _, component := range []string{installation.Collector, installation.Webhook} {
+		pods, err := t.found.Pods(ctx, component)
+		if err != nil {
+			return nil, 0, err
+		}
+		for i := range pods {
+			p := &pods[i]
+			for _, c := range p.Spec.Containers {
+				if _, ok := images[c.Image]; !ok {
+					stale = append(stale, fmt.Sprintf("pod %s still runs image %s", p.Name, c.Image))
+				}
+			}
+			for _, s := range p.Status.ContainerStatuses {
+				if s.ImageID != "" && !slices.ContainsFunc(p.Spec.Containers, func(c corev1.Container) bool { return s.Name == c.Name && strings.Contains(c.Image, "@") }) {
+					ids[s.ImageID] = true
+				}
+			}
+		}
+	}
+	return stale, len(ids), nil
+}

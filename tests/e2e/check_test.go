@@ -95,8 +95,11 @@ func (b *breakages) try(t *testing.T, rows []breakage) {
 			mend := row.breaks(t)
 			var results []check.Result
 			err := poll(t.Context(), cmp.Or(row.within, named), func(ctx context.Context) error {
-				results = b.check(ctx, t)
-				return row.in(results)
+				now := b.check(ctx, t)
+				if ctx.Err() == nil { // else they tell of that
+					results = now
+				}
+				return row.in(now)
 			})
 			if err != nil {
 				t.Errorf("%v\n%s", err, written(results))

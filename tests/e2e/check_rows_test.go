@@ -44,8 +44,8 @@ func (b *breakages) ofProvided() []breakage {
 			then: map[string]string{"webhook-certificate": "is expired, since", "canary": "failed above"}},
 		{name: "certificate of tomorrow", breaks: leaf(dates(24*time.Hour, year)), id: "webhooks", says: []string{"certificate has expired or is not yet valid"},
 			then: map[string]string{"webhook-certificate": "is not valid yet, but from"}},
-		{name: "certificate for another name", breaks: leaf(func(c *x509.Certificate) { c.DNSNames = []string{"elsewhere.svc"} }), id: "webhook-certificate",
-			says: []string{"is not for metawire-webhook.metawire.svc, but for [elsewhere.svc]"}, then: map[string]string{"canary": "failed above"}},
+		{name: "certificate for another name", breaks: leaf(func(c *x509.Certificate) { c.DNSNames = []string{collectorHost, "elsewhere.svc"} }), id: "webhook-certificate",
+			says: []string{"is not for metawire-webhook.metawire.svc, but for [metawire-collector.metawire.svc elsewhere.svc]"}, then: map[string]string{"canary": "failed above"}},
 		{name: "Secret of the certificate without its authority", breaks: func(t *testing.T) func() {
 			return b.replace(t, ofNamespace+"/secrets/mine", "/data/ca.crt", `""`)
 		}, id: "authorities", says: []string{"Secret mine holds no certificate in ca.crt", "you provide it"}},

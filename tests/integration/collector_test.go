@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ type setup struct {
 	kubeconfig string
 	env        []string
 	tls        string // the YAML of stream.tls
+	authorize  string // stream.authorization, default disabled
 }
 
 // configuration is a collector's.
@@ -47,7 +49,7 @@ stream:
   enabled: true
   address: %q
   tls: %s
-  authorization: disabled
+  authorization: %s
 `
 
 // start runs a collector until the end of the test at the latest, and waits
@@ -62,7 +64,7 @@ func start(t *testing.T, s setup) *collector {
 		stream: freeAddress(t), health: freeAddress(t), metrics: freeAddress(t),
 		logs: &log{}, exited: make(chan struct{}),
 	}
-	writeFile(t, c.config, fmt.Sprintf(configuration, c.health, c.metrics, c.stream, s.tls))
+	writeFile(t, c.config, fmt.Sprintf(configuration, c.health, c.metrics, c.stream, s.tls, cmp.Or(s.authorize, "disabled")))
 	c.cmd = exec.Command(program, "--config", c.config, "--kubeconfig", s.kubeconfig, "--log-level", "debug", "--log-format", "text")
 	c.cmd.Env = append(os.Environ(), s.env...)
 	c.cmd.Stdout, c.cmd.Stderr = c.logs, c.logs

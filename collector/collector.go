@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 
+	"github.com/metawire/metawire/collector/access"
 	"github.com/metawire/metawire/collector/config"
 	"github.com/metawire/metawire/collector/fanout"
 	"github.com/metawire/metawire/collector/roster"
@@ -43,7 +44,8 @@ type Collector struct {
 	metrics  *Metrics
 	hub      *fanout.Hub
 	source   *source.Source
-	stream   *stream.Server // nil, like the two above, if it is not enabled
+	guard    *access.Guard
+	stream   *stream.Server // nil, like the three above, if it is not enabled
 	roster   *roster.Roster
 	certs    *certs.Certs  // nil without TLS
 	parts    []part        // run beside the servers

@@ -15,6 +15,7 @@ import (
 	"github.com/metawire/metawire/collector/report"
 	"github.com/metawire/metawire/collector/stream"
 	"github.com/metawire/metawire/internal/certs"
+	"github.com/metawire/metawire/internal/subscription"
 	"github.com/metawire/metawire/internal/ticket"
 	"github.com/metawire/metawire/internal/wiring"
 )
@@ -70,14 +71,12 @@ func (c *Collector) trusted(fingerprint string) bool {
 	return closed(c.source.Synced()) && c.roster.Trusted(fingerprint)
 }
 
-// authorize sets up who may read what, and the service of tickets. A collector
-// that authorizes nobody gives tickets all the same, so that pods wired now are
-// good when it does.
+// authorize sets up who may read what, and the services of tickets and of
+// subscriptions. A collector that authorizes nobody gives tickets all the same, so
+// that pods wired now are good when it does; and who subscribes it tells only to
+// whom it always would.
 func (c *Collector) authorize(api *rest.Config, o *stream.Options) error {
 	s := c.cfg.Stream
-	if s.Authorization == config.AuthorizationDisabled && s.Tickets.Secret.Name == "" {
-		return nil
-	}
 	client, err := apiClient(api)
 	if err != nil {
 		return err
@@ -95,14 +94,25 @@ func (c *Collector) authorize(api *rest.Config, o *stream.Options) error {
 	})
 	c.parts = append(c.parts, guard.Start)
 	if s.Authorization != config.AuthorizationDisabled {
-		o.Authorizer = guard
+		o.Authorizer = authorizer{guard}
 	}
-	if keys != nil {
-		o.Register = func(g grpc.ServiceRegistrar) {
+	c.guard = guard
+	o.Register = func(g grpc.ServiceRegistrar) {
+		subscription.RegisterSubscriptionsServer(g, &subscriptions{collector: c})
+		if keys != nil {
 			ticket.RegisterTicketsServer(g, access.NewTickets(guard, reviews))
 		}
 	}
 	return nil
+}
+
+// authorizer is a guard as the stream wants one.
+type authorizer struct{ *access.Guard }
+
+// Authorize implements stream.Authorizer.
+func (a authorizer) Authorize(ctx context.Context, nodeName string) (stream.Leave, error) {
+	g, err := a.Guard.Authorize(ctx, nodeName)
+	return stream.Leave{Node: g.Node, Revoked: g.Revoked, By: string(g.By), Pod: g.Pod}, err
 }
 
 // reportPods sets up the report of Falco pods that run unwired.

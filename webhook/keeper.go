@@ -67,7 +67,7 @@ func (w *Webhook) followService(ctx context.Context) error {
 // keepBundle keeps the caBundle of the webhook's own configuration current.
 func (w *Webhook) keepBundle(ctx context.Context) error {
 	if w.cfg.Configuration == "" {
-		w.kept.Store(true)
+		w.trusts(nil)
 		return nil
 	}
 	f := w.one("", w.cfg.Configuration)
@@ -92,7 +92,7 @@ func (w *Webhook) keepBundle(ctx context.Context) error {
 			obj, there, err := informer.GetStore().GetByKey(w.cfg.Configuration)
 			c, ok := obj.(*admissionv1.MutatingWebhookConfiguration)
 			if err != nil || !there || !ok {
-				w.kept.Store(false)
+				w.trusts(fmt.Errorf("there is no MutatingWebhookConfiguration %s, so the API server calls no webhook, and pods are admitted unwired", w.cfg.Configuration))
 				continue
 			}
 			c, err = w.setBundle(ctx, c, k)
@@ -100,7 +100,7 @@ func (w *Webhook) keepBundle(ctx context.Context) error {
 				continue // another was faster; its version arrives by the watch
 			}
 			trusted := w.trustedBy(c)
-			w.kept.Store(trusted == nil)
+			w.trusts(trusted)
 			switch err = errors.Join(err, trusted); {
 			case err == nil:
 				told = ""
@@ -112,6 +112,15 @@ func (w *Webhook) keepBundle(ctx context.Context) error {
 	})
 	g.Go(func() error { return follow(ctx, f, informer, func(any) { w.wakeKeeper() }) })
 	return g.Wait()
+}
+
+// trusts notes whether the API server trusts us, and else why not.
+func (w *Webhook) trusts(not error) {
+	why := ""
+	if not != nil {
+		why = not.Error()
+	}
+	w.distrust.Store(&why)
 }
 
 func (w *Webhook) wakeKeeper() {

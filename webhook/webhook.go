@@ -52,7 +52,7 @@ type Webhook struct {
 	inject   func(*corev1.Pod, inject.Settings) (*corev1.Pod, inject.Decision)
 
 	settings atomic.Pointer[inject.Settings] // nil until all of known is known
-	kept     atomic.Bool                     // the API server trusts us
+	distrust atomic.Pointer[string]          // why the API server does not trust us, "" if it does; nil before that is known
 	keep     chan struct{}
 	leaving  chan struct{} // closed when a restart is near
 
@@ -120,8 +120,12 @@ func (w *Webhook) ready(ctx context.Context) error {
 	switch {
 	case w.settings.Load() == nil:
 		return errNotReady
-	case !w.kept.Load():
-		return fmt.Errorf("the caBundle of %s does not verify our certificate", w.cfg.Configuration)
+	}
+	switch why := w.distrust.Load(); {
+	case why == nil:
+		return fmt.Errorf("it is not known yet whether the caBundle of %s verifies our certificate", w.cfg.Configuration)
+	case *why != "":
+		return errors.New(*why)
 	}
 	select {
 	case <-w.certs.Ready():

@@ -100,7 +100,7 @@ func TestWaitsForTheService(t *testing.T) {
 	w := newWebhook(t, newPair(t, "ca", time.Now().AddDate(1, 0, 0)), api)
 	w.run(t)
 	eventually(t, func() error {
-		if len(w.certs.Bundle()) == 0 || !w.kept.Load() {
+		if len(w.certs.Bundle()) == 0 || w.distrust.Load() == nil || *w.distrust.Load() != "" {
 			return errors.New("the certificates are not known")
 		}
 		return nil

@@ -55,6 +55,8 @@ func (r *Refusal) Error() string { return r.Reason }
 type Grant struct {
 	Node string
 	By   By
+	// Pod is the UID of the pod that has the leave, empty if that is not known.
+	Pod string
 	// Revoked is closed when the leave no longer stands; nil if it stands as
 	// long as the stream. With Audit it never is.
 	Revoked <-chan struct{}
@@ -103,7 +105,8 @@ type Guard struct {
 	metrics *Metrics
 	options Options
 	told    *rate.Limiter // log lines of refusals
-	ranges  sync.Once     // tells that ranges of pod addresses prove nothing
+	last    refusals
+	ranges  sync.Once // tells that ranges of pod addresses prove nothing
 
 	mu     sync.Mutex
 	grants map[*grant]struct{}
@@ -136,11 +139,12 @@ func New(r *roster.Roster, keys *Keys, people *People, log *slog.Logger, m *Metr
 func (g *Guard) Decide(ctx context.Context, c Caller, nodeName string) (Grant, error) {
 	c.Address = c.Address.Unmap().WithZone("")
 	node, by, k, err := g.judge(ctx, c, nodeName)
+	who := asker{address: c.Address, node: node, pod: g.podOf(c.Address, nodeName)}
 	if err != nil {
 		if ctx.Err() != nil {
 			return Grant{}, err // the caller has gone: nobody was refused
 		}
-		g.refused(c, node, err)
+		g.refused(who, err)
 		if !g.options.Audit {
 			return Grant{}, err
 		}
@@ -148,7 +152,11 @@ func (g *Guard) Decide(ctx context.Context, c Caller, nodeName string) (Grant, e
 	}
 	g.metrics.authorized.WithLabelValues(string(by)).Inc()
 	out := Grant{Node: node, By: by}
+	if by == ByTicket || by == ByAddress {
+		out.Pod = who.pod
+	}
 	if k != nil {
+		k.asker = who
 		out.Revoked = g.keep(ctx, k)
 	}
 	return out, nil
@@ -172,12 +180,25 @@ func (g *Guard) judge(ctx context.Context, c Caller, nodeName string) (node stri
 	return nodeName, by, &grant{by: by, check: check}, err
 }
 
-func (g *Guard) refused(c Caller, node string, err error) {
+func (g *Guard) refused(who asker, err error) {
 	r := refusalOf(err)
 	g.metrics.refusals.WithLabelValues(r.Code).Inc()
+	g.last.add(OfSubscription, who, r, g.options.Audit)
 	if g.told.Allow() {
-		g.log.Warn("subscriber is not authorized", "node", node, "address", c.Address, "code", r.Code, "reason", r.Reason, "cause", r.Cause, "served", g.options.Audit)
+		g.log.Warn("subscriber is not authorized", "node", who.node, "address", who.address, "code", r.Code, "reason", r.Reason, "cause", r.Cause, "served", g.options.Audit)
 	}
+}
+
+// podOf returns the UID of the pod that asks: that of a good ticket, or the one
+// that holds the address; empty if it is not known.
+func (g *Guard) podOf(a netip.Addr, nodeName string) string {
+	if t, ok := ticket.Parse(nodeName); ok && g.keys != nil {
+		if good, _ := g.keys.good(t); good {
+			return t.PodUID
+		}
+	}
+	uid, _, _, _ := g.roster.Holder(a)
+	return uid
 }
 
 // refusalOf makes a refusal of any error.

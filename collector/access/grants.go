@@ -11,6 +11,7 @@ import (
 
 // grant is one that stands as long as its rule says so, or its token is good.
 type grant struct {
+	asker   asker
 	by      By
 	check   rule                        // nil for a token
 	review  func(context.Context) error // of a token
@@ -70,6 +71,7 @@ func (g *Guard) revoke(k *grant, r *Refusal) {
 	}
 	delete(g.grants, k)
 	g.metrics.revoked.WithLabelValues(r.Code).Inc()
+	g.last.add(OfRevocation, k.asker, r, g.options.Audit)
 	if !g.options.Audit {
 		close(k.revoked)
 	}

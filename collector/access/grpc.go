@@ -17,12 +17,28 @@ import (
 
 // Authorize is Decide for a gRPC request: the caller is read from ctx, and the
 // error is a status.
-func (g *Guard) Authorize(ctx context.Context, nodeName string) (node string, revoked <-chan struct{}, err error) {
+func (g *Guard) Authorize(ctx context.Context, nodeName string) (Grant, error) {
 	grant, err := g.Decide(ctx, caller(ctx), nodeName)
 	if err != nil {
-		return "", nil, statusOf(err)
+		return Grant{}, statusOf(err)
 	}
-	return grant.Node, grant.Revoked, nil
+	return grant, nil
+}
+
+// AuthorizeAll decides for a gRPC request whether the caller may be told who
+// subscribes at every node: by a bearer token and nothing else, and with Audit
+// too, since what is audited is who reads the stream of one node. The error is a
+// status.
+func (g *Guard) AuthorizeAll(ctx context.Context) error {
+	c := caller(ctx)
+	err := g.people.authorize(ctx, c, everyNode)
+	if err == nil {
+		return nil
+	}
+	if r := refusalOf(err); ctx.Err() == nil && g.told.Allow() {
+		g.log.Warn("a list of subscribers is refused", "address", c.Address, "code", r.Code, "reason", r.Reason, "cause", r.Cause)
+	}
+	return statusOf(err)
 }
 
 // caller reads who asks from a request's context.
@@ -90,6 +106,11 @@ func (s *Tickets) Issue(ctx context.Context, _ *ticket.IssueRequest) (*ticket.Is
 	if err != nil {
 		r := refusalOf(err)
 		s.guard.metrics.denied.WithLabelValues(r.Code).Inc()
+		who := asker{address: c.Address, pod: t.PodUID}
+		if who.pod == "" {
+			who.pod, _, _, _ = s.guard.roster.Holder(c.Address)
+		}
+		s.guard.last.add(OfTicket, who, r, false)
 		if s.guard.told.Allow() {
 			s.guard.log.Warn("ticket refused", "address", c.Address, "code", r.Code, "reason", r.Reason, "cause", r.Cause)
 		}
@@ -100,6 +121,8 @@ func (s *Tickets) Issue(ctx context.Context, _ *ticket.IssueRequest) (*ticket.Is
 	return &ticket.IssueResponse{Ticket: t.String()}, nil
 }
 
+// issue returns the ticket; with an error one that holds no more than the UID of
+// the token's pod, if that was found.
 func (s *Tickets) issue(ctx context.Context, c Caller) (t ticket.Ticket, err error) {
 	// Before the API server is asked; the address may have been that pod's until
 	// a moment ago.
@@ -114,6 +137,7 @@ func (s *Tickets) issue(ctx context.Context, c Caller) (t ticket.Ticket, err err
 	if uid == "" || who.one(extraPodName) == "" {
 		return t, &Refusal{Refused, codeTokenUnbound, "the token is not bound to a pod: only a projected token of a pod gets a ticket", nil}
 	}
+	t.PodUID = uid
 	_, err = s.guard.await(ctx, func() verdict {
 		p, known := s.guard.roster.Pod(uid)
 		p.UID = uid

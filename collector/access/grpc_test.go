@@ -87,15 +87,15 @@ func TestAuthorize(t *testing.T) {
 	w := newWorld(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	node, revoked, err := w.Authorize(request(ctx, "10.1.0.10:1", "10.9.9.9:1", true), w.ticket("node-1", "falco-1"))
-	if node != "node-1" || revoked == nil || err != nil {
-		t.Errorf("%q, %v, %v", node, revoked, err)
+	grant, err := w.Authorize(request(ctx, "10.1.0.10:1", "10.9.9.9:1", true), w.ticket("node-1", "falco-1"))
+	if grant.Node != "node-1" || grant.Pod != "falco-1" || grant.By != ByTicket || grant.Revoked == nil || err != nil {
+		t.Errorf("%+v, %v", grant, err)
 	}
-	if _, _, err := w.Authorize(request(ctx, "10.2.0.10:1", "10.9.9.9:1", true), "node-1"); status.Code(err) != codes.PermissionDenied {
+	if _, err := w.Authorize(request(ctx, "10.2.0.10:1", "10.9.9.9:1", true), "node-1"); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("another node's pod: %v", err)
 	}
 	w.reviewer.fails(errors.New("etcd-0 is down"))
-	_, _, err = w.Authorize(request(ctx, "127.0.0.1:1", "127.0.0.1:2", false, "authorization", "Bearer x"), "node-1")
+	_, err = w.Authorize(request(ctx, "127.0.0.1:1", "127.0.0.1:2", false, "authorization", "Bearer x"), "node-1")
 	if status.Code(err) != codes.Aborted || strings.Contains(err.Error(), "etcd") {
 		t.Errorf("a stranger is told %v", err)
 	}
@@ -276,17 +276,19 @@ func TestReview(t *testing.T) {
 // TestMayRead asks for the node's stream in the name of who asks.
 func TestMayRead(t *testing.T) {
 	for name, c := range map[string]struct {
+		node, verb            string
 		allowed, denied, want bool
 	}{
-		"allowed":            {allowed: true, want: true},
-		"not allowed":        {},
-		"allowed and denied": {allowed: true, denied: true},
+		"allowed":            {node: "node-1", verb: "get", allowed: true, want: true},
+		"not allowed":        {node: "node-1", verb: "get"},
+		"allowed and denied": {node: "node-1", verb: "get", allowed: true, denied: true},
+		"every node":         {node: everyNode, verb: "list", allowed: true, want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			api := fake.NewClientset()
 			api.PrependReactor("create", "subjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
 				asked, _ := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SubjectAccessReview)
-				want := authorizationv1.ResourceAttributes{Verb: "get", Group: "metawire.dev", Resource: "nodes", Subresource: "stream", Name: "node-1"}
+				want := authorizationv1.ResourceAttributes{Verb: c.verb, Group: "metawire.dev", Resource: "nodes", Subresource: "stream", Name: c.node}
 				if asked.Spec.User != "u" || *asked.Spec.ResourceAttributes != want {
 					t.Errorf("asked %+v", asked.Spec)
 				}
@@ -294,7 +296,7 @@ func TestMayRead(t *testing.T) {
 				answer.Status.Allowed, answer.Status.Denied = c.allowed, c.denied
 				return true, answer, nil
 			})
-			if ok, err := (API{api}).MayRead(t.Context(), Identity{User: "u"}, "node-1"); ok != c.want || err != nil {
+			if ok, err := (API{api}).MayRead(t.Context(), Identity{User: "u"}, c.node); ok != c.want || err != nil {
 				t.Errorf("%t, %v", ok, err)
 			}
 		})
@@ -330,7 +332,7 @@ func TestTimes(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				began := time.Now()
-				_, _, err := w.Authorize(request(ctx, c.from, "10.9.9.9:1", true), sent)
+				_, err := w.Authorize(request(ctx, c.from, "10.9.9.9:1", true), sent)
 				if took := time.Since(began); status.Code(err) != c.code || took != c.after {
 					t.Errorf("%v after %s, want %s after %s", err, took, c.code, c.after)
 				}

@@ -66,7 +66,8 @@ func (r *reviewer) Review(_ context.Context, token string) (Identity, bool, erro
 func (r *reviewer) MayRead(_ context.Context, who Identity, node string) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.may[who.User] == node, r.failure
+	may, ok := r.may[who.User]
+	return ok && may == node, r.failure
 }
 
 // pods and nodes of every test: Falco and another pod on node-1, Falco on

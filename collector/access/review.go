@@ -45,7 +45,12 @@ type TokenReviewer interface {
 	Review(ctx context.Context, token string) (Identity, bool, error)
 }
 
-// AccessReviewer says whether somebody may read a node's stream.
+// everyNode, the empty name, stands for all nodes.
+const everyNode = ""
+
+// AccessReviewer says whether somebody may read a node's stream: "get
+// nodes/stream NAME", or "list nodes/stream" for every node's. A role that names
+// its nodes (resourceNames) never allows the second.
 type AccessReviewer interface {
 	MayRead(ctx context.Context, who Identity, node string) (bool, error)
 }
@@ -79,11 +84,15 @@ func (a API) MayRead(ctx context.Context, who Identity, node string) (bool, erro
 	for k, v := range who.Extra {
 		extra[k] = v
 	}
+	verb := "get"
+	if node == everyNode {
+		verb = "list"
+	}
 	r, err := a.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
 		Spec: authorizationv1.SubjectAccessReviewSpec{
 			User: who.User, UID: who.UID, Groups: who.Groups, Extra: extra,
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Verb: "get", Group: "metawire.dev", Resource: "nodes", Subresource: "stream", Name: node,
+				Verb: verb, Group: "metawire.dev", Resource: "nodes", Subresource: "stream", Name: node,
 			},
 		},
 	}, metav1.CreateOptions{})
@@ -205,7 +214,7 @@ func NewPeople(r *Reviews, a AccessReviewer) *People {
 	return &People{reviews: r, access: a, allowed: map[[sha256.Size]byte]time.Time{}}
 }
 
-// authorize returns nil or a *Refusal.
+// authorize returns nil or a *Refusal. The node is one's name, or everyNode.
 func (p *People) authorize(ctx context.Context, c Caller, node string) error {
 	if p == nil {
 		return &Refusal{Unauthenticated, codeToken, "bearer tokens are not accepted here", nil}
@@ -232,6 +241,8 @@ func (p *People) review(ctx context.Context, c Caller, node string) error {
 	switch ok, err := p.access.MayRead(ctx, who, node); {
 	case err != nil:
 		return failed(err)
+	case !ok && node == everyNode:
+		return &Refusal{Refused, codeTokenDenied, fmt.Sprintf("%q may not list nodes/stream (group metawire.dev)", who.User), nil}
 	case !ok:
 		return &Refusal{Refused, codeTokenDenied, fmt.Sprintf("%q may not get nodes/stream (group metawire.dev) of node %q", who.User, node), nil}
 	}

@@ -69,6 +69,14 @@ func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	return s.TLS.Certificates[0], roots
 }
 
+// authorizer is a guard as the stream wants one.
+type authorizer struct{ *Guard }
+
+func (a authorizer) Authorize(ctx context.Context, nodeName string) (stream.Leave, error) {
+	g, err := a.Guard.Authorize(ctx, nodeName)
+	return stream.Leave{Node: g.Node, Revoked: g.Revoked, By: string(g.By), Pod: g.Pod}, err
+}
+
 // TestWire: on the listener with TLS addresses, tickets and tokens count; on
 // the second, in plaintext, no token does.
 func TestWire(t *testing.T) {
@@ -83,7 +91,7 @@ func TestWire(t *testing.T) {
 	synced := make(chan struct{})
 	close(synced)
 	server := stream.New(hub, synced, slog.New(slog.DiscardHandler), stream.NewMetrics(registry), stream.Options{
-		Burst: 100, Rate: 100, Linger: time.Millisecond, Stop: 5 * time.Second, Authorizer: w.Guard,
+		Burst: 100, Rate: 100, Linger: time.Millisecond, Stop: 5 * time.Second, Authorizer: authorizer{w.Guard},
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}},
 		Register: func(g grpc.ServiceRegistrar) {
 			ticket.RegisterTicketsServer(g, NewTickets(w.Guard, NewReviews(w.reviewer, nil)))

@@ -204,7 +204,15 @@ func (s *Subscriber) notify() {
 
 func (s *Subscriber) wants(k relation.Kind) bool { return slices.Contains(s.kinds, k) }
 
-// backlog is how many objects it waits to be told of. The caller holds the lock.
+// Pending returns how many objects it waits to be told of. Any goroutine may call
+// it.
+func (s *Subscriber) Pending() int {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	return s.backlog()
+}
+
+// backlog is what Pending returns. The caller holds the lock.
 func (s *Subscriber) backlog() int {
 	return len(s.node.tombstones.after(s.buried)) + s.queues[others].waiting + s.queues[pods].waiting
 }

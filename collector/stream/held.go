@@ -52,6 +52,13 @@ func (h *held) enter(ctx context.Context) (leave func(), err error) {
 	}, nil
 }
 
+// now returns how many there are.
+func (h *held) now() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.all
+}
+
 // addressOf is the peer's, the zero value if it has none.
 func addressOf(ctx context.Context) netip.Addr {
 	p, ok := peer.FromContext(ctx)

@@ -24,13 +24,13 @@ func newAuthorizer() *authorizer {
 	return &authorizer{make(chan string, 100), make(chan error, 100), make(chan struct{})}
 }
 
-func (a *authorizer) Authorize(ctx context.Context, nodeName string) (string, <-chan struct{}, error) {
+func (a *authorizer) Authorize(ctx context.Context, nodeName string) (stream.Leave, error) {
 	a.asked <- nodeName
 	select {
 	case err := <-a.answers:
-		return "node-1", a.revoked, err
+		return stream.Leave{Node: "node-1", Revoked: a.revoked, By: "ticket", Pod: "p"}, err
 	case <-ctx.Done():
-		return "", nil, status.FromContextError(ctx.Err()).Err()
+		return stream.Leave{}, status.FromContextError(ctx.Err()).Err()
 	}
 }
 

@@ -35,6 +35,7 @@ func pluginKinds() []string {
 
 // served is a server under test, and the hub that it serves from.
 type served struct {
+	server   *stream.Server
 	hub      *fanout.Hub
 	registry *prometheus.Registry
 	logs     *logs
@@ -71,14 +72,14 @@ func serve(t *testing.T, o stream.Options, synced <-chan struct{}) *served {
 	s := &served{registry: prometheus.NewRegistry(), logs: &logs{}, address: l.Addr().String(), second: second.Addr().String()}
 	s.hub = fanout.NewHub(fanout.NewMetrics(s.registry), fanout.Options{})
 	log := slog.New(slog.NewTextHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	server := stream.New(s.hub, synced, log, stream.NewMetrics(s.registry), o)
+	s.server = stream.New(s.hub, synced, log, stream.NewMetrics(s.registry), o)
 	ctx, cancel := context.WithCancel(context.Background())
 	returned := make(chan error, 1)
 	s.drain, s.done = cancel, returned
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		returned <- server.Serve(ctx, l, second)
+		returned <- s.server.Serve(ctx, l, second)
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -56,12 +56,22 @@ type Options struct {
 
 // Authorizer decides who may read a node's stream.
 type Authorizer interface {
-	// Authorize returns the node that is meant by what the subscriber sent as
-	// nodeName, which may be a ticket; who asks stands in the gRPC context. It
-	// may block until more is known. The error is a status: PERMISSION_DENIED
-	// or UNAUTHENTICATED ends the stream with a delay that doubles. When
-	// revoked, which may be nil, is closed before ctx ends, the leave is over.
-	Authorize(ctx context.Context, nodeName string) (node string, revoked <-chan struct{}, err error)
+	// Authorize returns the leave to read the node that is meant by what the
+	// subscriber sent as nodeName, which may be a ticket; who asks stands in the
+	// gRPC context. It may block until more is known. The error is a status:
+	// PERMISSION_DENIED or UNAUTHENTICATED ends the stream with a delay that
+	// doubles.
+	Authorize(ctx context.Context, nodeName string) (Leave, error)
+}
+
+// Leave is the leave to read a node.
+type Leave struct {
+	Node string
+	// Revoked, which may be nil, is closed when the leave is over.
+	Revoked <-chan struct{}
+	// By is what the leave stands on, and Pod the UID of the pod that has it,
+	// empty if that is not known: both only for those who ask who subscribes.
+	By, Pod string
 }
 
 // drainInterval is the mean time between two streams' ends in a drain: 50 a
@@ -84,6 +94,7 @@ type Server struct {
 
 	unnamed   *held
 	undecided *held
+	open      open
 	told      *rate.Limiter // log lines about subscribers that nobody knows
 	streams   atomic.Int64
 	draining  chan struct{} // closed when streams are to end

@@ -81,12 +81,14 @@ func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel() // what was granted ends with the stream
-	node, reason, err := s.admit(ctx, cancel, e, sent, named)
+	leave, reason, err := s.admit(ctx, cancel, e, sent, named)
 	if err != nil {
 		return reason, err
 	}
-	sub := s.hub.Subscribe(node, selectedKinds(sel))
+	sub := s.hub.Subscribe(leave.Node, selectedKinds(sel))
 	defer sub.Close()
+	told := s.open.enter(sub, leave, addressOf(stream.Context()))
+	defer s.open.leave(told)
 	p := s.newPacer()
 	for {
 		msgs := sub.Take(p.buf[:0], p.chunk)
@@ -97,6 +99,7 @@ func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 				}
 				return endSend, err
 			}
+			told.sent.Add(int64(len(msgs)))
 		}
 		more := sub.Wake()
 		if len(msgs) == p.chunk {
@@ -109,11 +112,11 @@ func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 }
 
 // admit waits for the first sync, and then for the authorizer. Few may wait.
-func (s *Server) admit(ctx context.Context, cancel func(), e *end, sent, named string) (node, reason string, err error) {
+func (s *Server) admit(ctx context.Context, cancel func(), e *end, sent, named string) (l Leave, reason string, err error) {
 	select {
 	case <-s.synced:
 		if s.options.Authorizer == nil {
-			return named, "", nil
+			return Leave{Node: named}, "", nil
 		}
 	default:
 	}
@@ -122,34 +125,33 @@ func (s *Server) admit(ctx context.Context, cancel func(), e *end, sent, named s
 		if s.told.Allow() {
 			s.log.Warn("too many subscribers wait for an answer: they are told to come back", "peer", peerOf(ctx))
 		}
-		return "", endBusy, err
+		return Leave{}, endBusy, err
 	}
 	defer leave()
 	if reason, err := e.wait(s.synced); err != nil {
-		return "", reason, err
+		return Leave{}, reason, err
 	}
 	return s.authorize(ctx, cancel, e, sent, named)
 }
 
-// authorize returns the node that the subscriber may read. It blocks until the
+// authorize returns which node the subscriber may read. It blocks until the
 // authorizer has answered or the stream must end.
-func (s *Server) authorize(ctx context.Context, cancel func(), e *end, sent, named string) (node, reason string, err error) {
+func (s *Server) authorize(ctx context.Context, cancel func(), e *end, sent, named string) (l Leave, reason string, err error) {
 	if s.options.Authorizer == nil {
-		return named, "", nil
+		return Leave{Node: named}, "", nil
 	}
-	var revoked <-chan struct{}
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		node, revoked, err = s.options.Authorizer.Authorize(ctx, sent)
+		l, err = s.options.Authorizer.Authorize(ctx, sent)
 	}()
 	if reason, ending := e.wait(answered); ending != nil {
 		cancel()
 		<-answered
-		return "", reason, ending
+		return Leave{}, reason, ending
 	}
-	e.revoked = revoked
-	return node, endRefused, err
+	e.revoked = l.Revoked
+	return l, endRefused, err
 }
 
 // selectedKinds returns the kinds that the selector's keys name; unknown ones

@@ -48,6 +48,9 @@ func (all *subjects) of(component, user string) *subject {
 func (s *subject) read(t *Target, name string, verbs ...string) {
 	gr := schema.ParseGroupResource(name)
 	for _, verb := range verbs {
+		if s.reads[verb][name] { // for the stream, and for the inventory again
+			continue
+		}
 		s.reads[verb][name] = true
 		r := right{verb: verb, group: gr.Group, resource: gr.Resource}
 		if gr.Group == "" && !slices.ContainsFunc(t.Types, func(k Type) bool { return k.Group == "" && k.Resource == gr.Resource }) {

@@ -49,6 +49,7 @@ func versions(ctx context.Context, t *Target) finding {
 		return unread(err, "list pods in namespace "+ns)
 	}
 	bad = append(bad, stale...)
+	bad = append(bad, t.saidVersions(ctx)...)
 	if len(bad) > 0 {
 		return fail("leave image.tag and image.digest empty, so that they are the chart's, and: "+t.reinstall(), append(bad, details...)...)
 	}
@@ -86,4 +87,27 @@ func (t *Target) running(ctx context.Context, images map[string][]string) (stale
 		}
 	}
 	return stale, len(ids), nil
+}
+
+// saidVersions returns which versions the daemons say that they are of, other than
+// the release. One that says nothing, because it is older or not ready, is passed
+// over.
+func (t *Target) saidVersions(ctx context.Context) (others []string) {
+	parts := []string{installation.Collector}
+	if wires(t) == "" {
+		parts = append(parts, installation.Webhook)
+	}
+	for _, component := range parts {
+		said, err := t.found.MetricBy(ctx, component, "metawire_build_info", "version")
+		if err != nil {
+			continue
+		}
+		for v, n := range said {
+			if v != "" && isOther(v, t.found.Version) {
+				others = append(others, fmt.Sprintf("%.0f pods of the %s say that they are of version %s, the release is %s", n, component, v, t.found.Version))
+			}
+		}
+	}
+	slices.Sort(others)
+	return others
 }

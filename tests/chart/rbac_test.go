@@ -31,13 +31,12 @@ func wantGrants(s settings) grants {
 	}
 	secrets = append(secrets, "metawire-tickets")
 	want["Role metawire-collector"+collector] = []string{"/secrets " + strings.Join(secrets, ",") + " list,watch,update"}
-	// Tickets are given, and so tokens reviewed, whether or not any is asked for.
-	reviews := []string{"authentication.k8s.io/tokenreviews create"}
-	if s.authorization != "disabled" {
-		reviews = append(reviews, "authorization.k8s.io/subjectaccessreviews create")
+	// Tickets are given, and so tokens reviewed, whether or not any is asked for;
+	// and who subscribes is never told to everybody.
+	want["ClusterRole metawire-collector-reviews"+collector] = []string{
+		"authentication.k8s.io/tokenreviews create", "authorization.k8s.io/subjectaccessreviews create",
 	}
-	want["ClusterRole metawire-collector-reviews"+collector] = reviews
-	want["ClusterRole metawire-viewer -> metawire/metawire-viewer"] = []string{"metawire.dev/nodes/stream get"}
+	want["ClusterRole metawire-viewer -> metawire/metawire-viewer"] = []string{"metawire.dev/nodes/stream get,list"}
 	if !s.webhook {
 		return want
 	}

@@ -40,12 +40,12 @@ func (b *breakages) ofProvided() []breakage {
 		return func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(from), time.Now().Add(to) }
 	}
 	return []breakage{
-		{name: "expired certificate", breaks: leaf(dates(-year, -time.Hour)), id: "webhooks", says: []string{"certificate has expired"},
+		{name: "expired certificate", breaks: leaf(dates(-year, -time.Hour)), id: "webhooks", says: []string{"certificate has expired or is not yet valid"},
 			then: map[string]string{"webhook-certificate": "is expired, since", "canary": "failed above"}},
-		{name: "certificate of tomorrow", breaks: leaf(dates(24*time.Hour, year)), id: "webhooks", says: []string{"is not yet valid"},
+		{name: "certificate of tomorrow", breaks: leaf(dates(24*time.Hour, year)), id: "webhooks", says: []string{"certificate has expired or is not yet valid"},
 			then: map[string]string{"webhook-certificate": "is not valid yet, but from"}},
-		{name: "certificate for another name", breaks: leaf(func(c *x509.Certificate) { c.DNSNames = []string{"elsewhere.svc"} }), id: "webhook-certificate",
-			says: []string{"is not for metawire-webhook.metawire.svc, but for [elsewhere.svc]"}, then: map[string]string{"canary": "failed above"}},
+		{name: "certificate for another name", breaks: leaf(func(c *x509.Certificate) { c.DNSNames = []string{collectorHost, "elsewhere.svc"} }), id: "webhook-certificate",
+			says: []string{"is not for metawire-webhook.metawire.svc, but for [metawire-collector.metawire.svc elsewhere.svc]"}, then: map[string]string{"canary": "failed above"}},
 		{name: "Secret of the certificate without its authority", breaks: func(t *testing.T) func() {
 			return b.replace(t, ofNamespace+"/secrets/mine", "/data/ca.crt", `""`)
 		}, id: "authorities", says: []string{"Secret mine holds no certificate in ca.crt", "you provide it"}},
@@ -110,7 +110,8 @@ func (b *breakages) ofPermissions() []breakage {
 			ca, _ := authority(t, nil, nil, "somebody else", nil)
 			b.patch(t, ourHook, types.JSONPatchType, fmt.Sprintf(`[{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": %s}]`, inJSON(t, encoded("CERTIFICATE", ca.Raw))))
 			return mend
-		}, id: "permissions", says: []string{"patch mutatingwebhookconfigurations.admissionregistration.k8s.io zz-metawire-webhook"}},
+		}, id: "permissions", says: []string{"patch mutatingwebhookconfigurations.admissionregistration.k8s.io zz-metawire-webhook"},
+			then: map[string]string{"authorities": "(somebody else) holds none of the authorities of Secret metawire-ca"}},
 		{name: "Secret of the authority deleted", breaks: func(t *testing.T) func() {
 			return b.take(t, ofNamespace+"/secrets", "metawire-ca")
 		}, id: "authorities", says: []string{"Secret metawire-ca is not there"}},
@@ -159,7 +160,8 @@ func (b *breakages) ofWebhook() []breakage {
 	return []breakage{
 		{name: "webhook configuration deleted", breaks: func(t *testing.T) func() {
 			return b.take(t, configurations, "zz-metawire-webhook")
-		}, id: "registration", says: []string{"MutatingWebhookConfiguration is not there", "helm -n metawire upgrade metawire"}},
+		}, id: "webhooks", says: []string{"there is no MutatingWebhookConfiguration zz-metawire-webhook"},
+			then: map[string]string{"registration": "MutatingWebhookConfiguration is not there"}},
 		{name: "the webhook sees no namespace of Falco", breaks: hook("/namespaceSelector", `{"matchLabels": {"team": "none"}}`), id: "registration", says: []string{"sees namespaces with team=none"}},
 		{name: "the webhook is not called for pods", breaks: hook("/rules/0/resources", `["services"]`), id: "registration", says: []string{"is not called when pods are created"}},
 		{name: "the webhook is called at a port that is none", breaks: hook("/clientConfig/service/port", `8443`), id: "registration", says: []string{"called at port 8443 of Service metawire-webhook"}},

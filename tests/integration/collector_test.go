@@ -38,6 +38,7 @@ type setup struct {
 	env        []string
 	tls        string // the YAML of stream.tls
 	text       string // of the file, in place of configuration
+	authorize  string // stream.authorization of configuration, default disabled
 }
 
 // configuration is a collector's.
@@ -49,7 +50,7 @@ stream:
   enabled: true
   address: %q
   tls: %s
-  authorization: disabled
+  authorization: %s
 `
 
 // start runs a collector until the end of the test at the latest, and waits
@@ -64,7 +65,11 @@ func start(t *testing.T, s setup) *collector {
 		stream: freeAddress(t), health: freeAddress(t), metrics: freeAddress(t),
 		logs: &log{}, exited: make(chan struct{}),
 	}
-	writeFile(t, c.config, fmt.Sprintf(cmp.Or(s.text, configuration), c.health, c.metrics, c.stream, s.tls))
+	text := fmt.Sprintf(configuration, c.health, c.metrics, c.stream, s.tls, cmp.Or(s.authorize, "disabled"))
+	if s.text != "" {
+		text = fmt.Sprintf(s.text, c.health, c.metrics, c.stream, s.tls)
+	}
+	writeFile(t, c.config, text)
 	c.cmd = exec.Command(program, "--config", c.config, "--kubeconfig", s.kubeconfig, "--log-level", "debug", "--log-format", "text")
 	c.cmd.Env = append(os.Environ(), s.env...)
 	c.cmd.Stdout, c.cmd.Stderr = c.logs, c.logs

@@ -105,8 +105,8 @@ integration: prometheus binaries-control-plane binaries-certmanager ## the colle
 	$(TEST) -skip '^TestNode' $$(go list ./tests/cluster/... ./tests/integration/... 2>/dev/null)
 
 .PHONY: e2e
-e2e: packages image binaries-node binaries-certmanager ## image and chart on a real cluster with pods; as root
-	METAWIRE_IMAGE='$(abspath bin/image/metawire.tar)' $(TEST) $$(go list ./tests/e2e/... 2>/dev/null)
+e2e: packages image tool-helm binaries-node binaries-certmanager ## image, chart and the README's commands on a real cluster with pods; as root
+	METAWIRE_HELM=$(TOOLS)/helm METAWIRE_IMAGE='$(abspath bin/image/metawire.tar)' $(TEST) $$(go list ./tests/e2e/... 2>/dev/null)
 	$(TEST) -run '^TestNode' ./tests/cluster
 
 .PHONY: bench

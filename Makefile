@@ -45,10 +45,10 @@ release: tool-cyclonedx-gomod ## all files of a release, to bin/release/; as roo
 
 .PHONY: release-verify
 release-verify: tool-cyclonedx-gomod ## builds the commit again, elsewhere and with nothing built before, and compares it with bin/release/
-	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; git clone -q . "$$tmp/source"; cd "$$tmp/source"; \
-	GOCACHE="$$tmp/cache" go run ./tests/release -version '$(VERSION:dev=)' -cyclonedx-gomod $(TOOLS)/cyclonedx-gomod -o "$$tmp/release"; \
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; git clone -q . "$$tmp/source"; cd "$$tmp/source"; go build -o "$$tmp/make" ./tests/release; \
+	GOCACHE="$$tmp/cache" "$$tmp/make" -version '$(VERSION:dev=)' -cyclonedx-gomod $(TOOLS)/cyclonedx-gomod -o "$$tmp/release"; \
 	diff "$$tmp/release/SHA256SUMS" '$(abspath bin/release/SHA256SUMS)'; \
-	cd '$(abspath bin/release)'; sha256sum --quiet -c SHA256SUMS; echo "bin/release is what the commit gives"
+	cd '$(abspath bin/release)'; sha256sum --quiet -c SHA256SUMS; echo "bin/release/ is what the commit gives"
 
 .PHONY: generate
 generate: $(addprefix tool-,protoc-gen-go protoc-gen-go-grpc helm-docs) protoc ## the generated files

@@ -81,8 +81,8 @@ func TestOtherwise(t *testing.T) {
 	}
 }
 
-// TestPassing: writing how far a migration is is tried again when the API server
-// is away or busy, and not when it means what it says.
+// TestPassing: the state is written again when the API server was away or busy, and
+// not when it means what it says.
 func TestPassing(t *testing.T) {
 	secrets := schema.GroupResource{Resource: "secrets"}
 	for name, tc := range map[string]struct {

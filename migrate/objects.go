@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -171,8 +173,11 @@ func (o *objects) remove(ctx context.Context, u *unstructured.Unstructured) erro
 	if err != nil {
 		return err
 	}
-	foreground := metav1.DeletePropagationForeground
-	err = r.Delete(ctx, u.GetName(), metav1.DeleteOptions{PropagationPolicy: &foreground})
+	how := metav1.DeletePropagationBackground
+	if g := u.GroupVersionKind().Group; g == appsv1.GroupName || g == batchv1.GroupName { // they have pods
+		how = metav1.DeletePropagationForeground
+	}
+	err = r.Delete(ctx, u.GetName(), metav1.DeleteOptions{PropagationPolicy: &how})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

@@ -333,7 +333,7 @@ func TestMigrateBackInventory(t *testing.T) {
 	suspended(false)
 
 	// Once more; and meanwhile somebody makes the release anew, which sends.
-	o.Tell = nil
+	o.Tell, o.Backup = nil, o.Backup+"-again"
 	begun(t, ns, "send the inventory", o)
 	values, err := action.NewGetValues(helmIn(t, ns)).Run(o.ToRelease)
 	if err != nil {

@@ -45,10 +45,10 @@ release: tool-cyclonedx-gomod ## all files of a release, to bin/release/; as roo
 
 .PHONY: release-verify
 release-verify: tool-cyclonedx-gomod ## builds the commit again, elsewhere and with nothing built before, and compares it with bin/release/
-	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; git clone -q . "$$tmp/source"; cd "$$tmp/source"; \
-	GOCACHE="$$tmp/cache" go run ./tests/release -version '$(VERSION:dev=)' -cyclonedx-gomod $(TOOLS)/cyclonedx-gomod -o "$$tmp/release"; \
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; git clone -q . "$$tmp/source"; cd "$$tmp/source"; go build -o "$$tmp/make" ./tests/release; \
+	GOCACHE="$$tmp/cache" "$$tmp/make" -version '$(VERSION:dev=)' -cyclonedx-gomod $(TOOLS)/cyclonedx-gomod -o "$$tmp/release"; \
 	diff "$$tmp/release/SHA256SUMS" '$(abspath bin/release/SHA256SUMS)'; \
-	cd '$(abspath bin/release)'; sha256sum --quiet -c SHA256SUMS; echo "bin/release is what the commit gives"
+	cd '$(abspath bin/release)'; sha256sum --quiet -c SHA256SUMS; echo "bin/release/ is what the commit gives"
 
 .PHONY: generate
 generate: $(addprefix tool-,protoc-gen-go protoc-gen-go-grpc helm-docs) protoc ## the generated files
@@ -105,8 +105,8 @@ integration: prometheus binaries-control-plane binaries-certmanager ## the colle
 	$(TEST) -skip '^TestNode' $$(go list ./tests/cluster/... ./tests/integration/... 2>/dev/null)
 
 .PHONY: e2e
-e2e: packages image binaries-node binaries-certmanager ## image and chart on a real cluster with pods; as root
-	METAWIRE_IMAGE='$(abspath bin/image/metawire.tar)' $(TEST) $$(go list ./tests/e2e/... 2>/dev/null)
+e2e: packages image tool-helm binaries-node binaries-certmanager ## image, chart and the README's commands on a real cluster with pods; as root
+	METAWIRE_HELM=$(TOOLS)/helm METAWIRE_IMAGE='$(abspath bin/image/metawire.tar)' $(TEST) $$(go list ./tests/e2e/... 2>/dev/null)
 	$(TEST) -run '^TestNode' ./tests/cluster
 
 .PHONY: bench

@@ -27,7 +27,7 @@ func run(files []string) error {
 		return err
 	}
 	for _, file := range files {
-		if err := os.WriteFile(file, text.Bytes(), 0o644); err != nil { //nolint:gosec // for everybody to read
+		if err := os.WriteFile(file, text.Bytes(), 0o644); err != nil {
 			return err
 		}
 	}

@@ -19,8 +19,7 @@ const (
 	phaseHandOver = "hand over"
 	phaseVerify   = "verify"
 	phaseRemove   = "remove"
-
-	phaseDone = "done"
+	phaseDone     = "done"
 	// PhaseKept is after --keep-old: all but the removal is done.
 	PhaseKept = "kept"
 	// PhaseRollBack is when what was done is being undone.
@@ -34,7 +33,7 @@ type phase struct {
 	says string // in words, for the plan
 	// concerns tells whether a migration has such a phase; nil: each has.
 	concerns func(*state) bool
-	// final phases are not undone when they fail: the new release does the work.
+	// final phases are not undone when they fail: what is removed is on its way.
 	final bool
 	run   func(*run, context.Context) error
 }
@@ -50,8 +49,7 @@ func phases() []phase {
 		{"send", "let the new release send the inventory once", sends, false, (*run).send},
 		{phaseVerify, "run the new release's tests (helm test)", nil, false, (*run).verify},
 		{phaseHandOver, "lead the old Service to the new collectors, end the old ones, and see that nobody is refused", streams, false, (*run).handOver},
-		{"look again", "see that the new release works, and that the old one is what was backed up", nil, true, (*run).lookAgain},
-		{phaseRemove, "remove the old release, without running its hooks", nil, true, (*run).remove},
+		{phaseRemove, "see once more that the new release does the work, and remove the old release, without running its hooks", nil, true, (*run).remove},
 	}
 }
 
@@ -115,6 +113,11 @@ func (m *Migrator) Apply(ctx context.Context, p *Plan) (came string, err error) 
 		if err := r.unchanged(ctx); err != nil {
 			return err
 		}
+		if p.state != nil && r.state.CronJob != nil && !r.state.Kept && r.state.Phase != phaseRemove {
+			if err := r.pause(ctx); err != nil { // somebody may have let it go on meanwhile
+				return fmt.Errorf("%w; %s", err, goOn)
+			}
+		}
 		err := r.forward(ctx)
 		if came = fmt.Sprintf("release %s is Metawire's release %s now", p.Old, p.New); r.state.Phase == PhaseKept {
 			came = fmt.Sprintf("Metawire's release %s does the work of release %s, which is kept: run it again to remove that", p.New, p.Old)
@@ -127,20 +130,20 @@ func (m *Migrator) Apply(ctx context.Context, p *Plan) (came string, err error) 
 // forward does the phases that are ahead.
 func (r *run) forward(ctx context.Context) error {
 	for _, p := range r.state.ahead(r.state.Phase) {
-		if p.final && r.options.KeepOld {
+		if p.final && r.options.KeepOld && r.state.Phase != p.name { // else it is too late
 			return r.state.enter(ctx, r.api, PhaseKept)
 		}
 		if err := r.state.enter(ctx, r.api, p.name); err != nil {
-			return fmt.Errorf("%w; %s", err, goOn)
+			return err
 		}
 		err := p.run(r, ctx)
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
 			return fmt.Errorf("interrupted: %w; %s", err, goOn)
-		case p.name == phaseRemove:
-			return fmt.Errorf("%w; the new release works, and the old one is not wholly removed: %s", err, goOn)
-		case p.final, r.state.Kept:
+		case p.final:
+			return fmt.Errorf("%w; the old release is not wholly removed: %s", err, goOn)
+		case r.state.Kept:
 			return fmt.Errorf("%w; nothing was removed: %s", err, goOn)
 		default:
 			return r.retreat(ctx, err)
@@ -153,10 +156,11 @@ const goOn = "run it again to go on, or with --rollback to undo it"
 
 // retreat undoes what was done, because of err.
 func (r *run) retreat(ctx context.Context, err error) error {
-	if _, back := r.rollBack(ctx); back != nil {
+	came, back := r.rollBack(ctx)
+	if back != nil {
 		return fmt.Errorf("%w; and it could not be undone, run it again to go on with that: %w", err, back)
 	}
-	return fmt.Errorf("%w; all is as it was: the old release works, the new one is gone", err)
+	return fmt.Errorf("%w; all is as it was: %s", err, came)
 }
 
 // begin backs up and records that the migration has begun: from then on it can be

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -56,8 +57,8 @@ func (d *drafter) compare(ctx context.Context) error {
 			continue
 		}
 		c := Change{Remove, o, ""}
-		if u.GetAnnotations()["helm.sh/resource-policy"] == "keep" {
-			c = Change{Keep, o, "helm.sh/resource-policy says so"}
+		if why := stays(u); why != "" {
+			c = Change{Keep, o, why}
 		}
 		d.plan.Objects = append(d.plan.Objects, c)
 	}
@@ -112,7 +113,7 @@ func (d *drafter) keeps() {
 		s := *d.state.Service
 		d.plan.Objects = append(d.plan.Objects, Change{Alter, s, "it leads to the new collectors from then on, and is nobody's until metawire migrate --finish removes it"})
 		if s.Namespace != d.plan.New.Namespace {
-			d.state.Relay = &Object{"v1", "Service", d.plan.New.Namespace, d.plan.New.Name + "-legacy"}
+			d.state.Relay = &Object{"v1", "Service", d.plan.New.Namespace, strings.ReplaceAll(d.plan.New.Name, ".", "-") + "-legacy"}
 			d.plan.Objects = append(d.plan.Objects, Change{Create, *d.state.Relay, "the old Service points here, with its port, for a selector does not reach into another namespace"})
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -373,9 +372,7 @@ func hide(v map[string]any) map[string]any {
 		case map[string]any:
 			out[k] = hide(v)
 		case string:
-			if u, err := url.Parse(v); err == nil && u.User != nil {
-				out[k] = u.Redacted()
-			}
+			out[k] = values.Redacted(v)
 		}
 		if _, isBool := v.(bool); !isBool && secretNames().MatchString(k) {
 			out[k] = "(hidden)"

@@ -44,7 +44,8 @@ func (r *run) handOver(ctx context.Context) error {
 		return err
 	}
 	if s != nil {
-		err := r.do(ctx, "lead "+s.String()+" to the new collectors", func(ctx context.Context) ([]string, error) {
+		limit := max(r.options.Timeout, r.known()+time.Minute) // it takes its time
+		err := r.step(ctx, r.state.Plan.Old, limit, "lead "+s.String()+" to the new collectors", func(ctx context.Context) ([]string, error) {
 			return r.turn(ctx)
 		})
 		if err != nil {

@@ -30,19 +30,19 @@ func TestAhead(t *testing.T) {
 		from string
 		want []string
 	}{
-		{streams, "", []string{"back up", "install", "verify", "hand over", "look again", "remove"}},
-		{sends, "", []string{"back up", "pause", "install", "send", "verify", "look again", "remove"}},
-		{streams, "back up", []string{"back up", "install", "verify", "hand over", "look again", "remove"}},
-		{streams, "hand over", []string{"hand over", "look again", "remove"}},
+		{streams, "", []string{"back up", "install", "verify", "hand over", "remove"}},
+		{sends, "", []string{"back up", "pause", "install", "send", "verify", "remove"}},
+		{streams, "back up", []string{"back up", "install", "verify", "hand over", "remove"}},
+		{streams, "hand over", []string{"hand over", "remove"}},
 		{sends, "remove", []string{"remove"}},
-		{sends, PhaseKept, []string{"verify", "look again", "remove"}},
-		{streams, PhaseKept, []string{"verify", "hand over", "look again", "remove"}},
+		{sends, PhaseKept, []string{"verify", "remove"}},
+		{streams, PhaseKept, []string{"verify", "hand over", "remove"}},
 		{sends, phaseDone, nil},
 	} {
 		var got []string
 		for _, p := range tc.of.ahead(tc.from) {
 			got = append(got, p.name)
-			if p.final != (p.name == "remove" || p.name == "look again") {
+			if p.final != (p.name == "remove") {
 				t.Errorf("%s: final is %t", p.name, p.final)
 			}
 		}
@@ -99,6 +99,21 @@ func TestPassing(t *testing.T) {
 	} {
 		if got := passing(tc.err); got != tc.want {
 			t.Errorf("%s: got %t, want %t", name, got, tc.want)
+		}
+	}
+}
+
+// TestStays: what others may use outlives the release that made it.
+func TestStays(t *testing.T) {
+	for text, want := range map[string]bool{
+		`{apiVersion: v1, kind: Namespace, metadata: {name: n}}`:                                               true,
+		`{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: n}}`:           true,
+		`{apiVersion: v1, kind: ConfigMap, metadata: {name: n, annotations: {helm.sh/resource-policy: keep}}}`: true,
+		`{apiVersion: v1, kind: ConfigMap, metadata: {name: n, annotations: {meta.helm.sh/release-name: r}}}`:  false,
+		`{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: n}}`:                   false,
+	} {
+		if got := stays(object(t, text)) != ""; got != want {
+			t.Errorf("%s: got %t, want %t", text, got, want)
 		}
 	}
 }

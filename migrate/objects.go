@@ -146,7 +146,14 @@ func (o *objects) create(ctx context.Context, u *unstructured.Unstructured, dryR
 	}
 	_, err = r.Create(ctx, u, options)
 	if apierrors.IsAlreadyExists(err) && !dryRun {
-		return nil
+		now, err := o.live(ctx, u)
+		if err != nil || now != nil && now.GetDeletionTimestamp() == nil {
+			return err
+		}
+		if err := o.gone(ctx, u); err != nil { // it is on its way out
+			return err
+		}
+		return o.create(ctx, u, dryRun)
 	}
 	if err != nil {
 		return fmt.Errorf("create %s: %w", named(u), err)
@@ -172,10 +179,27 @@ func (o *objects) remove(ctx context.Context, u *unstructured.Unstructured) erro
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", named(u), err)
 	}
+	return o.gone(ctx, u)
+}
+
+// gone waits until an object is not there.
+func (o *objects) gone(ctx context.Context, u *unstructured.Unstructured) error {
 	return until(ctx, fmt.Sprintf("%s is gone", named(u)), func(ctx context.Context) (bool, error) {
 		now, err := o.live(ctx, u)
 		return now == nil, err
 	})
+}
+
+// stays reports whether an object outlives its release: because it says so, or
+// because of what would go with it.
+func stays(u *unstructured.Unstructured) (why string) {
+	switch {
+	case u.GetAnnotations()["helm.sh/resource-policy"] == "keep":
+		return "helm.sh/resource-policy says so"
+	case u.GetKind() == "Namespace", u.GetKind() == "CustomResourceDefinition":
+		return "others may use it"
+	}
+	return ""
 }
 
 // change reads the object, lets edit change it and writes it back; again when

@@ -73,21 +73,23 @@ func (d *drafter) allowed(ctx context.Context) error {
 	need("", "pods", "", made, "get", "list", "watch") // helm test waits for its own
 	need("", "pods", "log", made, "get")
 	if d.state.CronJob != nil {
-		need("batch", "jobs", "", old, "list")
+		need("batch", "jobs", "", d.state.CronJob.Namespace, "list")
 		need("batch", "jobs", "", made, "get", "list", "create", "delete")
 		need("batch", "cronjobs", "", made, "get", "list", "update")
 		need("", "configmaps", "", made, "get", "list")
 	}
 	if d.state.Deployment != nil {
-		need("", "pods", "", old, "list")
-		need("", "pods", "portforward", old, "get", "create") // who is served is a metric; one verb for each protocol
+		from := d.state.Deployment.Namespace
+		need("", "pods", "", from, "list")
+		need("", "pods", "portforward", from, "get", "create") // who is served is a metric; one verb for each protocol
 		need("", "pods", "portforward", made, "get", "create")
 		need("apps", "replicasets", "", made, "list") // helm waits for Deployments so
 		need("", "services", "", made, "list")
 	}
 	if d.state.Service != nil {
-		for _, namespace := range []string{old, made} {
+		for _, namespace := range []string{d.state.Service.Namespace, made} {
 			need("discovery.k8s.io", "endpointslices", "", namespace, "list")
+			need("", "pods", "", namespace, "list")
 		}
 	}
 	if d.state.Relay != nil {
@@ -112,9 +114,11 @@ func (d *drafter) undoable(ctx context.Context) error {
 		}
 		again := portable(u)
 		again.SetName(u.GetName() + "-again")
-		if err := d.objects.create(ctx, again, true); apierrors.IsForbidden(err) {
+		err := d.objects.create(ctx, again, true)
+		switch {
+		case apierrors.IsForbidden(err):
 			d.problem("you could not bring the old release back: %s", err)
-		} else if err != nil {
+		case err != nil && !apierrors.IsAlreadyExists(err):
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -25,7 +26,7 @@ func (b *backup) find(o *Object) *unstructured.Unstructured {
 }
 
 // lookAgain sees, before anything is removed, that what is left then does the
-// work: since the hand-over, days may have passed.
+// work: since that was seen, days may have passed.
 func (r *run) lookAgain(ctx context.Context) error {
 	says := fmt.Sprintf("see that release %s works, and that %s is what was backed up", r.state.Plan.New, r.state.Plan.Old)
 	return r.do(ctx, says, func(ctx context.Context) ([]string, error) {
@@ -36,24 +37,60 @@ func (r *run) lookAgain(ctx context.Context) error {
 	})
 }
 
-// unchanged is an error if the old release is a newer one than was backed up. Of
-// upgrades that failed there is nothing to lose.
+// unchanged is an error if the old release is another than was backed up, or was
+// upgraded since. Of upgrades that failed there is nothing to lose.
 func (r *run) unchanged(ctx context.Context) error {
 	b, err := r.state.backup()
 	if err != nil {
 		return err
 	}
 	old := r.state.Plan.Old
-	all, err := r.records.All(ctx, old.Namespace, old.Name)
-	if err != nil {
+	now, err := r.same(ctx, b)
+	switch {
+	case err != nil:
 		return err
+	case len(now) == 0 && r.state.Phase != phaseRemove:
+		return fmt.Errorf("release %s was uninstalled since its migration began: bring it back (--rollback), or forget the migration: kubectl -n %s delete secret %s", old, old.Namespace, stateName(old.Name))
 	}
-	for _, record := range all {
-		if n := release.Revision(record); n > b.newest() && record.Labels["status"] != "failed" {
-			return fmt.Errorf("release %s was upgraded since its migration began, to revision %d, of which the new release knows nothing: undo the migration (--rollback, which leaves the old release as it is now), and begin anew", old, n)
-		}
+	if n := b.upgraded(now); n > 0 {
+		return fmt.Errorf("release %s was upgraded since its migration began, to revision %d, of which the new release knows nothing: undo the migration (--rollback, which leaves the old release as it is now), and begin anew", old, n)
 	}
 	return nil
+}
+
+// same returns Helm's records of the old release as they are now. That they are of
+// another release, installed since under the same name, is an error.
+func (r *run) same(ctx context.Context, b *backup) ([]corev1.Secret, error) {
+	old := r.state.Plan.Old
+	now, err := r.records.All(ctx, old.Namespace, old.Name)
+	if err != nil {
+		return nil, err
+	}
+	born, err := release.Born(b.Records[len(b.Records)-1])
+	if err != nil {
+		return nil, err
+	}
+	for _, record := range now {
+		at, err := release.Born(record)
+		if err != nil {
+			return nil, err
+		}
+		if !at.Equal(born) {
+			return nil, fmt.Errorf("another release %s was installed since, at %s: what was backed up is the one before, and this one is left alone; to go back to the one before, uninstall this one first", old, at.Format(time.DateTime))
+		}
+	}
+	return now, nil
+}
+
+// upgraded is the revision that a release has reached since it was backed up, 0 if
+// none. Upgrades that failed do not count.
+func (b *backup) upgraded(now []corev1.Secret) int {
+	for _, record := range slices.Backward(now) {
+		if n := release.Revision(record); n > b.newest() && record.Labels["status"] != "failed" {
+			return n
+		}
+	}
+	return 0
 }
 
 // newest is the last revision that was backed up.
@@ -77,13 +114,14 @@ func (r *run) works(ctx context.Context) error {
 	case !ours:
 		return fmt.Errorf("release %s is another than this migration made", n)
 	}
-	if r.state.Service != nil {
+	switch {
+	case r.state.Service != nil:
 		return r.leadsOver(ctx)
-	}
-	if r.state.CronJob != nil {
+	case r.state.CronJob != nil:
 		return r.sendsAlone(ctx)
 	}
-	return nil
+	_, err = r.refusals(ctx) // it asks collectors that are ready
+	return err
 }
 
 // leadsOver is an error if the old Service does not lead to the new collectors.
@@ -138,6 +176,9 @@ func (r *run) sendsAlone(ctx context.Context) error {
 // records of it. Helm itself would run the hook that signs the cluster off at its
 // service, and delete the Service that goes on.
 func (r *run) remove(ctx context.Context) error {
+	if err := r.lookAgain(ctx); err != nil {
+		return err
+	}
 	b, err := r.state.backup()
 	if err != nil {
 		return err
@@ -157,7 +198,7 @@ func (r *run) remove(ctx context.Context) error {
 // release's; what its hooks have left too.
 func (r *run) removeObjects(ctx context.Context, b *backup) error {
 	for _, u := range slices.Backward(b.Objects) {
-		if named(u) == deref(r.state.Service) || u.GetAnnotations()["helm.sh/resource-policy"] == "keep" {
+		if named(u) == deref(r.state.Service) || stays(u) != "" {
 			continue
 		}
 		now, err := r.objects.live(ctx, u)
@@ -186,17 +227,16 @@ func (r *run) removeObjects(ctx context.Context, b *backup) error {
 	return nil
 }
 
-// removeRecords deletes those that were there when the backup was made.
+// removeRecords deletes those of the release that was backed up.
 func (r *run) removeRecords(ctx context.Context, b *backup) error {
-	old := r.state.Plan.Old
-	all, err := r.records.All(ctx, old.Namespace, old.Name)
+	all, err := r.same(ctx, b)
 	if err != nil {
 		return err
 	}
+	if n := b.upgraded(all); n > 0 {
+		return fmt.Errorf("release %s was upgraded meanwhile: the records from revision %d on are kept", r.state.Plan.Old, n)
+	}
 	for _, s := range slices.Backward(all) {
-		if release.Revision(s) > b.newest() {
-			return fmt.Errorf("release %s was upgraded meanwhile: Secret %s/%s is kept", old, s.Namespace, s.Name)
-		}
 		err := r.api.CoreV1().Secrets(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("delete Secret %s/%s: %w", s.Namespace, s.Name, err)

@@ -54,7 +54,8 @@ func (r *run) rollBack(ctx context.Context) (came string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := r.vacant(ctx, b); err != nil {
+	upgraded, err := r.vacant(ctx, b)
+	if err != nil {
 		return "", err
 	}
 	if r.state.Phase != PhaseRollBack {
@@ -71,7 +72,12 @@ func (r *run) rollBack(ctx context.Context) (came string, err error) {
 		do       func(context.Context) error
 	}{
 		{sends, fmt.Sprintf("let release %s send no more", made), r.hush},
-		{true, fmt.Sprintf("bring back release %s", old), func(ctx context.Context) error { return r.restore(ctx, b) }},
+		{true, fmt.Sprintf("bring back release %s", old), func(ctx context.Context) error {
+			if upgraded > 0 { // what is there is what was wanted since
+				return r.scaleBack(ctx, b)
+			}
+			return r.restore(ctx, b)
+		}},
 		{moved, "wait until it is ready", func(ctx context.Context) error { return r.ready(ctx, b) }},
 		{moved, "lead the old Service back", func(ctx context.Context) error { return r.turnBack(ctx, b) }},
 		{true, fmt.Sprintf("remove release %s", made), func(ctx context.Context) error {
@@ -94,39 +100,44 @@ func (r *run) rollBack(ctx context.Context) (came string, err error) {
 }
 
 // vacant is an error if what would be brought back is somebody else's by now: a
-// release of that name that was installed since, or one that took an object.
-func (r *run) vacant(ctx context.Context, b *backup) error {
+// release of that name that was installed since, or one that took an object; or if
+// somebody else's release sends the inventory. It returns to which revision the old
+// release was upgraded since, 0 if it was not.
+func (r *run) vacant(ctx context.Context, b *backup) (upgraded int, err error) {
 	old := r.state.Plan.Old
-	now, err := r.records.All(ctx, old.Namespace, old.Name)
+	now, err := r.same(ctx, b)
 	if err != nil {
-		return err
-	}
-	born, err := release.Born(b.Records[len(b.Records)-1])
-	if err != nil {
-		return err
-	}
-	for _, record := range now {
-		at, err := release.Born(record)
-		if err != nil {
-			return err
-		}
-		if !at.Equal(born) {
-			return fmt.Errorf("%w: another release %s was installed since, at %s: to go back to the one before, uninstall that first", ErrProblems, old, at.Format(time.DateTime))
-		}
+		return 0, err
 	}
 	for _, u := range b.Objects {
 		live, err := r.objects.live(ctx, u)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if live == nil {
 			continue
 		}
 		if who := owner(live); who != old.String() && live.GetLabels()[legacyLabel] != old.Name {
-			return fmt.Errorf("%w: %s, which would be brought back, is there, and of %s", ErrProblems, named(u), cmp.Or(prefixed("release ", who), "no release of Helm's"))
+			return 0, fmt.Errorf("%s, which would be brought back, is there, and of %s", named(u), cmp.Or(prefixed("release ", who), "no release of Helm's"))
 		}
 	}
-	return nil
+	return b.upgraded(now), r.alone(ctx)
+}
+
+// alone is an error if a release of the new one's name, which this migration did
+// not make and so does not remove, sends for the cluster: two would.
+func (r *run) alone(ctx context.Context) error {
+	_, status, ours, err := r.newRelease()
+	if err != nil || ours || status == "" || r.state.CronJob == nil {
+		return err
+	}
+	all, err := r.newCronJobs(ctx)
+	for _, c := range all {
+		if c.Spec.Suspend == nil || !*c.Spec.Suspend {
+			return fmt.Errorf("release %s, which this migration did not make, sends the inventory (CronJob %s/%s), and two may not: uninstall it first, or suspend that CronJob", r.state.Plan.New, c.Namespace, c.Name)
+		}
+	}
+	return err
 }
 
 // patience is how long a step of the way back may take: not less because the way
@@ -152,10 +163,8 @@ func (r *run) restore(ctx context.Context, b *backup) error {
 			return err
 		}
 	}
-	if r.state.HandedOver {
-		if err := r.asItWas(ctx, b, r.state.Deployment, "replicas"); err != nil {
-			return err
-		}
+	if err := r.scaleBack(ctx, b); err != nil {
+		return err
 	}
 	for _, s := range b.Records {
 		s.ObjectMeta = metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, Labels: s.Labels, Annotations: s.Annotations}
@@ -165,6 +174,14 @@ func (r *run) restore(ctx context.Context, b *backup) error {
 		}
 	}
 	return nil
+}
+
+// scaleBack gives the old collectors the replicas that they had.
+func (r *run) scaleBack(ctx context.Context, b *backup) error {
+	if !r.state.HandedOver {
+		return nil
+	}
+	return r.asItWas(ctx, b, r.state.Deployment, "replicas")
 }
 
 // asItWas gives a field of an object's spec the value that it had.
@@ -265,7 +282,7 @@ func (r *run) withdraw(ctx context.Context) (gone bool, err error) {
 	if ours {
 		err = made.Uninstall(ctx, r.patience())
 	}
-	if gone = ours || status == ""; err != nil {
+	if gone = ours || status == ""; err != nil || !gone { // what is left may use what is beside it
 		return gone, err
 	}
 	for _, o := range []*Object{r.state.Relay, r.state.copied()} {
@@ -296,33 +313,60 @@ func (r *run) newRelease() (made *release.Release, status string, ours bool, err
 	return made, status, status != "" && labels[releaseLabel] == r.state.mark(), err
 }
 
-// hush suspends the CronJob of the new release, if there is one, and waits for the
-// Job that runs.
-func (r *run) hush(ctx context.Context) error {
+// newCronJobs are those of the release of the new one's name.
+func (r *run) newCronJobs(ctx context.Context) ([]batchv1.CronJob, error) {
 	n := r.state.Plan.New
-	if _, _, ours, err := r.newRelease(); err != nil || !ours {
-		return err
-	}
 	made, err := installation.At(r.config, n.Namespace, n.Name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	list, err := r.api.BatchV1().CronJobs(n.Namespace).List(ctx, made.Only(installation.Inventory))
 	if err != nil {
-		return fmt.Errorf("look for the CronJob of release %s: %w", n, err)
+		return nil, fmt.Errorf("look for the CronJob of release %s: %w", n, err)
 	}
-	for i := range list.Items {
-		o := Object{batchv1.SchemeGroupVersion.String(), "CronJob", n.Namespace, list.Items[i].Name}
+	return list.Items, nil
+}
+
+// hush suspends the CronJob of the new release, if there is one, and ends the Job
+// that runs. It is not waited for: its pod may never start, and a run that is cut
+// off deletes nothing at the service.
+func (r *run) hush(ctx context.Context) error {
+	if _, _, ours, err := r.newRelease(); err != nil || !ours {
+		return err
+	}
+	all, err := r.newCronJobs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		o := Object{batchv1.SchemeGroupVersion.String(), "CronJob", c.Namespace, c.Name}
 		if err := r.suspend(ctx, &o); err != nil {
 			return err
 		}
-		if err := until(ctx, "no Job of "+o.String()+" runs", func(ctx context.Context) (bool, error) {
-			return r.idle(ctx, &o)
-		}); err != nil {
+		jobs, err := r.unfinished(ctx, &o)
+		if err != nil {
 			return err
+		}
+		for _, job := range jobs {
+			if err := r.end(ctx, job); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// end deletes a Job, and waits until no pod of it is left.
+func (r *run) end(ctx context.Context, job Object) error {
+	background := metav1.DeletePropagationBackground
+	err := r.api.BatchV1().Jobs(job.Namespace).Delete(ctx, job.Name, metav1.DeleteOptions{PropagationPolicy: &background})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete %s: %w", job, err)
+	}
+	return until(ctx, "no pod of "+job.String()+" is left", func(ctx context.Context) (bool, error) {
+		pods, err := r.api.CoreV1().Pods(job.Namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job.Name})
+		return err == nil && len(pods.Items) == 0, err
+	})
 }
 
 // copied is the Secret that the migration made, nil if it made none.

@@ -44,11 +44,13 @@ func (r *run) countUsers(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	pods = slices.DeleteFunc(pods, func(p corev1.Pod) bool { return !installation.Ready(&p) || p.DeletionTimestamp != nil })
 	sums, err := old.MetricOf(ctx, pods, oldSubscribers, "")
 	return sums[""], err
 }
 
-// podsOf are those of a Deployment.
+// podsOf are those of a Deployment. Those that have ended, such as one that was
+// evicted, lie about until somebody deletes them.
 func (r *run) podsOf(ctx context.Context, o *Object) ([]corev1.Pod, error) {
 	u, err := r.objects.live(ctx, o.unstructured())
 	if err != nil || u == nil {
@@ -66,7 +68,9 @@ func (r *run) podsOf(ctx context.Context, o *Object) ([]corev1.Pod, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the pods of %s: %w", o, err)
 	}
-	return pods.Items, nil
+	return slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool {
+		return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	}), nil
 }
 
 // Metrics of the collectors.
@@ -104,7 +108,7 @@ func (r *run) accepted(ctx context.Context, before map[string]float64, users flo
 		return nil, nil
 	case users < 0:
 		return []string{fmt.Sprintf("%v subscribers have come over the old Service; how many there were, the old collectors did not tell", came)}, nil
-	case users > 0 && came == 0:
+	case users > 0 && came == 0 && !r.state.Kept: // since then they may come with TLS
 		return nil, fmt.Errorf("the old collectors served %v subscribers, and none has come to the new ones: does something, such as a NetworkPolicy, keep them from the pods in namespace %s?", users, r.state.Plan.New.Namespace)
 	}
 	return []string{fmt.Sprintf("%v subscribers have come over the old Service, of %v that the old collectors served", came, users)}, nil

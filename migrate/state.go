@@ -202,7 +202,7 @@ func (s *state) enter(ctx context.Context, api kubernetes.Interface, phase strin
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("write how far the migration is: %w", err)
+		return fmt.Errorf("write how far the migration is: %w; %s", err, goOn)
 	}
 	return nil
 }

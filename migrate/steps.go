@@ -55,19 +55,26 @@ func (r *run) suspend(ctx context.Context, cronJob *Object) error {
 
 // idle reports whether no Job of a CronJob runs.
 func (r *run) idle(ctx context.Context, cronJob *Object) (bool, error) {
-	jobs, err := r.api.BatchV1().Jobs(cronJob.Namespace).List(ctx, metav1.ListOptions{})
+	jobs, err := r.unfinished(ctx, cronJob)
+	return err == nil && len(jobs) == 0, err
+}
+
+// unfinished are the Jobs of a CronJob that run, or wait for that; also those that
+// kubectl create job --from made by hand.
+func (r *run) unfinished(ctx context.Context, cronJob *Object) ([]Object, error) {
+	list, err := r.api.BatchV1().Jobs(cronJob.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return false, fmt.Errorf("list the Jobs of %s: %w", cronJob, err)
+		return nil, fmt.Errorf("list the Jobs of %s: %w", cronJob, err)
 	}
-	for i := range jobs.Items {
-		j := &jobs.Items[i]
+	var jobs []Object
+	for i := range list.Items {
+		j := &list.Items[i]
 		of := metav1.GetControllerOf(j)
-		// Also of one that kubectl create job --from made by hand.
 		if of != nil && of.Kind == "CronJob" && of.Name == cronJob.Name && installation.JobResult(j) == "" {
-			return false, nil
+			jobs = append(jobs, Object{batchv1.SchemeGroupVersion.String(), "Job", j.Namespace, j.Name})
 		}
 	}
-	return true, nil
+	return jobs, nil
 }
 
 // install installs the new release. What an interrupted run has left of it is

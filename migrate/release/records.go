@@ -153,13 +153,13 @@ func (r *Records) newest(ctx context.Context, namespace string) (map[string]Head
 	}
 	for key, h := range found {
 		switch {
+		case h.Unsettled == "uninstalled": // with its history kept
+			delete(found, key)
+			continue
 		case h.Revision == 0:
 			h.Revision = last[key]
 		case h.Unsettled == "failed": // an upgrade, which left what was there
 			h.Unsettled, h.Failed = "", last[key]
-		case h.Unsettled == "uninstalled": // with its history kept
-			delete(found, key)
-			continue
 		}
 		found[key] = h
 	}

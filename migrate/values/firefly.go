@@ -88,7 +88,7 @@ func (t *translator) endpoints() {
 		t.set(e.to, used)
 		if strings.HasPrefix(used, "http://") {
 			t.set("inventory.insecure", true)
-			t.tell("What is sent to %s, and who sends it, can be read on the way, as before: it has no TLS.", used)
+			t.tell("What is sent to %s, and who sends it, can be read on the way, as before: it has no TLS.", Redacted(used))
 		}
 		switch {
 		case !t.has(e.key):

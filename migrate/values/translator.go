@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -300,6 +301,15 @@ func secret(key string) bool {
 	return slices.ContainsFunc([]string{"token", "secret", "password", "passwd", "key", "credential", "auth"}, func(s string) bool { return strings.Contains(key, s) })
 }
 
+// Redacted is a text without the password of the URL that it is; other texts are
+// as they were.
+func Redacted(s string) string {
+	if u, err := url.Parse(s); err == nil && u.User != nil {
+		return u.Redacted()
+	}
+	return s
+}
+
 // show writes a value for people: a scalar as it is, of others what they consist
 // of. What may be a credential is not shown.
 func show(key string, v any) string {
@@ -323,7 +333,7 @@ func show(key string, v any) string {
 		if secret(key) {
 			return "(hidden)"
 		}
-		s = fmt.Sprint(v)
+		s = Redacted(fmt.Sprint(v))
 	default:
 		return fmt.Sprintf("(%T)", v)
 	}

@@ -404,6 +404,23 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
+// TestPasswordsInURLs: who logs in with a URL does not tell everybody.
+func TestPasswordsInURLs(t *testing.T) {
+	r := values.Release{
+		Name: "r", Namespace: "n", Chart: values.Firefly, Version: "1.5.6",
+		User:   map[string]any{"apiEndpoint": "http://me:s3cret@api.example", "loginEndpoint": "https://me:s3cret@login.example"},
+		Config: map[string]string{"endpoint": "http://me:s3cret@other.example"},
+	}
+	got, err := values.Translate(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := fmt.Sprint(got.Notes, got.Hand)
+	if strings.Contains(shown, "s3cret") || !strings.Contains(shown, "login.example") {
+		t.Errorf("got %s", shown)
+	}
+}
+
 // FuzzTranslate: whatever the values are, nothing panics, no key is lost, and no
 // secret is shown.
 func FuzzTranslate(f *testing.F) {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	corev1 "k8s.io/api/core/v1"
@@ -147,5 +148,16 @@ func TestArtifactHub(t *testing.T) {
 	}
 	if objs := ch.CRDObjects(); len(objs) > 0 {
 		t.Errorf("the chart has CustomResourceDefinitions, which its annotations do not tell of: %v", objs)
+	}
+}
+
+// TestLint: helm lint has nothing to say.
+func TestLint(t *testing.T) {
+	result := action.NewLint().Run([]string{"../../charts/metawire"}, nil)
+	for _, m := range result.Messages {
+		t.Error(m)
+	}
+	if result.TotalChartsLinted != 1 {
+		t.Errorf("%d charts were looked at: %v", result.TotalChartsLinted, result.Errors)
 	}
 }

@@ -85,4 +85,10 @@ func TestNotes(t *testing.T) {
 	if !strings.Contains(files["NOTES.txt"], "which is off: they have no") {
 		t.Errorf("the notes do not say that addTypes has no effect:\n%s", files["NOTES.txt"])
 	}
+	files, _ = mustRender(t, loadChart(t), "namespaceOverride: other")
+	for _, want := range []string{"rollout status -n other", "helm test -n " + namespace, "metawire-collector.other.svc"} {
+		if !strings.Contains(files["NOTES.txt"], want) {
+			t.Errorf("with namespaceOverride the notes do not say %q:\n%s", want, files["NOTES.txt"])
+		}
+	}
 }

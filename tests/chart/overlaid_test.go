@@ -26,6 +26,9 @@ collector:
   containerSecurityContext: {readOnlyRootFilesystem: false, allowPrivilegeEscalation: null, capabilities: {add: [NET_BIND_SERVICE]}}
   livenessProbe: {initialDelaySeconds: 90}
   readinessProbe: {initialDelaySeconds: 0, periodSeconds: 7}
+webhook:
+  livenessProbe: {initialDelaySeconds: 90}
+  readinessProbe: {periodSeconds: 7}
 `)
 	for name, text := range files {
 		if strings.Contains(text, "null") {
@@ -64,12 +67,14 @@ collector:
 			t.Errorf("%s: container (-want +got):\n%s", name, diff)
 		}
 	}
-	collector := d.Spec.Template.Spec.Containers[0]
-	if p := collector.LivenessProbe; p.InitialDelaySeconds != 90 || p.PeriodSeconds != 10 || p.HTTPGet.Path != "/healthz" {
-		t.Errorf("liveness: %+v", p)
-	}
-	if p := collector.ReadinessProbe; p.InitialDelaySeconds != 0 || p.PeriodSeconds != 7 || p.HTTPGet.Path != "/readyz" {
-		t.Errorf("readiness: %+v", p)
+	for _, name := range []string{"collector", "webhook"} {
+		c := daemon(t, objs, name).Spec.Template.Spec.Containers[0]
+		if p := c.LivenessProbe; p.InitialDelaySeconds != 90 || p.PeriodSeconds != 10 || p.HTTPGet.Path != "/healthz" {
+			t.Errorf("%s: liveness: %+v", name, p)
+		}
+		if p := c.ReadinessProbe; p.InitialDelaySeconds != 0 || p.PeriodSeconds != 7 || p.HTTPGet.Path != "/readyz" {
+			t.Errorf("%s: readiness: %+v", name, p)
+		}
 	}
 }
 

@@ -1,16 +1,13 @@
 package chart_test
 
 import (
-	"encoding/json"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 )
 
 // tlsValues has a value set for each source of certificates.
@@ -121,77 +118,4 @@ func TestCertificates(t *testing.T) {
 			t.Errorf("%s: the caBundle is taken from %q", name, from)
 		}
 	}
-}
-
-// TestUpgradeKeepsWhatDaemonsFilled: Helm's three-way merge of two versions of
-// the release with the object as it is in the cluster, where the daemons have
-// filled in the caBundle and the Secrets' data.
-func TestUpgradeKeepsWhatDaemonsFilled(t *testing.T) {
-	_, before := mustRender(t, loadChart(t), "")
-	_, after := mustRender(t, loadChart(t), "{image: {tag: 2.0.0}, webhook: {namespaceSelector: {matchLabels: {a: b}}}}")
-
-	configuration, err := find[admissionv1.MutatingWebhookConfiguration](before, "MutatingWebhookConfiguration", "zz-metawire-webhook")
-	if err != nil {
-		t.Fatal(err)
-	}
-	configuration.Webhooks[0].ClientConfig.CABundle = []byte("filled")
-	merged := upgrade(t, before, after, configuration)
-	w := merged.Webhooks[0]
-	if string(w.ClientConfig.CABundle) != "filled" {
-		t.Errorf("the caBundle is now %q", w.ClientConfig.CABundle)
-	}
-	if w.NamespaceSelector.MatchLabels["a"] != "b" {
-		t.Error("nothing was upgraded")
-	}
-
-	for _, name := range []string{"metawire-ca", "metawire-tickets"} {
-		secret, err := find[corev1.Secret](before, "Secret", name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		secret.Data = map[string][]byte{"key": []byte("filled")}
-		if got := upgrade(t, before, after, secret); string(got.Data["key"]) != "filled" {
-			t.Errorf("Secret %s has now %v", name, got.Data)
-		}
-	}
-}
-
-// upgrade returns current after a merge of the object's two versions into it.
-func upgrade[T any](t *testing.T, before, after []*unstructured.Unstructured, current *T) *T {
-	t.Helper()
-	now, err := json.Marshal(current)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var id unstructured.Unstructured
-	if err := json.Unmarshal(now, &id.Object); err != nil {
-		t.Fatal(err)
-	}
-	version := func(objs []*unstructured.Unstructured) []byte {
-		i := slices.IndexFunc(objs, func(o *unstructured.Unstructured) bool {
-			return o.GetKind() == id.GetKind() && o.GetName() == id.GetName()
-		})
-		text, err := json.Marshal(objs[i].Object)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return text
-	}
-	meta, err := strategicpatch.NewPatchMetaFromStruct(current)
-	if err != nil {
-		t.Fatal(err)
-	}
-	patch, err := strategicpatch.CreateThreeWayMergePatch(version(before), version(after), now, meta, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	merged, err := strategicpatch.StrategicMergePatchUsingLookupPatchMeta(now, patch, meta)
-	if err != nil {
-		t.Fatal(err)
-	}
-	into := new(T)
-	if err := json.Unmarshal(merged, into); err != nil {
-		t.Fatal(err)
-	}
-	return into
 }

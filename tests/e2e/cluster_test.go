@@ -61,11 +61,16 @@ type world struct {
 	binary   string // of the command line, once it is built
 }
 
+// imageArchive is where the project's image is.
+func imageArchive() string {
+	return cmp.Or(os.Getenv("METAWIRE_IMAGE"), "../../bin/image/metawire.tar")
+}
+
 // newWorld boots the cluster, which ends with the test. Its node has the project's
 // image, the stand-in for Falco, and those of further archives.
 func newWorld(t *testing.T, name string, subnet int, archives ...string) *world {
 	t.Helper()
-	archive := cmp.Or(os.Getenv("METAWIRE_IMAGE"), "../../bin/image/metawire.tar")
+	archive := imageArchive()
 	image, err := release.ImageIn(archive)
 	if err != nil {
 		t.Fatal(err)

@@ -125,6 +125,13 @@ func testMigrateKilled(t *testing.T, w *world) {
 			w.installOld(t, oldcharts.Metacollector, old, ns, oldStream())
 			args := w.migrateArgs(t, "--yes", "--namespace", ns, "--to-release", to, "--set", "webhook.enabled=false,collector.replicas=1")
 			w.killAt(t, at, args...)
+			if at == "  remove the objects" { // and the new one does not work any more
+				w.unready(t, ns, to+"-collector", 1, func() {
+					if out, code := w.migration(t, args[1:]...); code != 1 || !strings.Contains(out, "leads to no collector that is ready") {
+						t.Errorf("the new collectors are away: ended with %d, want 1, and why:\n%s", code, out)
+					}
+				})
+			}
 			out, code := w.migration(t, "--yes", "--namespace", ns, "--to-release", to, "--set", "webhook.enabled=false,collector.replicas=1")
 			if code != 0 {
 				t.Fatalf("the run after that ended with %d:\n%s", code, out)
@@ -155,6 +162,9 @@ func testMigrateKilledInventory(t *testing.T, w *world) {
 		w.installOld(t, oldcharts.Firefly, old, ns, values)
 		args := []string{"--yes", "--namespace", ns, "--to-release", to}
 		w.killAt(t, at, w.migrateArgs(t, args...)...)
+		if at == "✓ copy the credentials" { // and somebody lets the old one go on
+			w.suspend(t, ns, old+"-cronjob", false)
+		}
 		if out, code := w.migration(t, args...); code != 0 {
 			t.Fatalf("killed at %q, the run after that ended with %d:\n%s", at, code, out)
 		}

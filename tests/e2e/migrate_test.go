@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
+	helmrelease "helm.sh/helm/v3/pkg/release"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -200,6 +201,7 @@ func testMigrateMetacollector(t *testing.T, w *world) {
 		t.Errorf("a dry run has left something: %v, %v", secrets, err)
 	}
 
+	w.evicted(t, old)
 	out = w.mustMigrate(t)
 	t.Log(out)
 	s := w.followed(t, "over", d, pod, 0)
@@ -228,7 +230,7 @@ func testMigrateMetacollector(t *testing.T, w *world) {
 	if out, code := w.migration(t, "--keep-old", "--dry-run"); code != 0 {
 		t.Errorf("it was kept: with --keep-old there is nothing to do, but it ended with %d:\n%s", code, out)
 	}
-	w.unready(t, func() { // days later the new one does not work: what is kept stays
+	w.unready(t, falcos, "metawire-collector", 2, func() { // days later the new one does not work: what is kept stays
 		out, code := w.migration(t, "--yes", "--timeout", "20s")
 		if code != 1 || !strings.Contains(out, "nothing was removed") {
 			t.Errorf("the new collectors are away: ended with %d, want 1, and that nothing was removed:\n%s", code, out)
@@ -237,7 +239,11 @@ func testMigrateMetacollector(t *testing.T, w *world) {
 			t.Errorf("the old release is %s", got)
 		}
 	})
+	w.failedUpgrade(t, old)
 	w.mustMigrate(t)
+	if got := w.fingerprint(t, falcos, old); !strings.Contains(got, "not found") {
+		t.Errorf("the old release is %s", got)
+	}
 	w.remove(t, d)
 	if out, code := w.migration(t, "--finish", "--yes"); code != 0 {
 		t.Fatalf("nobody uses the old Service: --finish ended with %d:\n%s", code, out)
@@ -246,26 +252,71 @@ func testMigrateMetacollector(t *testing.T, w *world) {
 	w.uninstall(t, falcos, "metawire")
 }
 
-// unready does something while no collector of ours runs.
-func (w *world) unready(t *testing.T, do func()) {
+// evicted puts a pod of an old collector there that has ended, and that nobody
+// deletes.
+func (w *world) evicted(t *testing.T, old string) {
+	t.Helper()
+	d, err := w.api.AppsV1().Deployments(falcos).Get(t.Context(), old, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "evicted", Labels: d.Spec.Template.Labels}, Spec: *d.Spec.Template.Spec.DeepCopy()}
+	pod.Spec.RestartPolicy, pod.Spec.Containers[0].Command, pod.Spec.Containers[0].Args = corev1.RestartPolicyNever, []string{"/none"}, nil
+	pod.Spec.Containers[0].LivenessProbe, pod.Spec.Containers[0].ReadinessProbe = nil, nil
+	delete(pod.Labels, "pod-template-hash")
+	if _, err := w.api.CoreV1().Pods(falcos).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := w.api.CoreV1().Pods(falcos).Delete(context.Background(), pod.Name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Error(err)
+		}
+	})
+	eventually(t, started, func(ctx context.Context) error {
+		p, err := w.api.CoreV1().Pods(falcos).Get(ctx, pod.Name, metav1.GetOptions{})
+		if err == nil && p.Status.Phase != corev1.PodFailed {
+			err = fmt.Errorf("pod %s is %s, want Failed", p.Name, p.Status.Phase)
+		}
+		return err
+	})
+}
+
+// failedUpgrade records an upgrade of the old release that failed.
+func (w *world) failedUpgrade(t *testing.T, old string) {
+	t.Helper()
+	helm := w.helmIn(t, falcos)
+	r, err := action.NewGet(helm).Run(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Version++
+	r.Info.Status = helmrelease.StatusFailed
+	if err := helm.Releases.Create(r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unready does something while no collector of a release of ours runs.
+func (w *world) unready(t *testing.T, ns, deployment string, replicas int, do func()) {
 	t.Helper()
 	scale := func(n int) {
 		patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n)
-		if _, err := w.api.AppsV1().Deployments(falcos).Patch(t.Context(), "metawire-collector", types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		if _, err := w.api.AppsV1().Deployments(ns).Patch(t.Context(), deployment, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	scale(0)
 	eventually(t, started, func(ctx context.Context) error {
-		pods, err := w.api.CoreV1().Pods(falcos).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=collector"})
+		pods, err := w.api.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=collector"})
 		if err == nil && len(pods.Items) > 0 {
 			err = fmt.Errorf("pod %s is left", pods.Items[0].Name)
 		}
 		return err
 	})
 	do()
-	scale(2)
-	w.rolledOut(t, falcos, "metawire-collector")
+	scale(replicas)
+	w.rolledOut(t, ns, deployment)
 }
 
 // testMigrateElsewhere: the new release is in another namespace, and the old

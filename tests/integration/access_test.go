@@ -151,8 +151,17 @@ func TestRequiredKindForbidden(t *testing.T) {
 	if code, _ := c.get(t, "healthz"); code != http.StatusOK {
 		t.Errorf("/healthz answers %d", code)
 	}
+	told := func(want float64) {
+		t.Helper()
+		ready, listed := c.metric(t, "metawire_collector_ready", nil), c.metric(t, "metawire_source_listed", map[string]string{"kind": "Pod"})
+		if ready != want || listed != want {
+			t.Errorf("the metrics tell ready %v and listed %v, want %v", ready, listed, want)
+		}
+	}
+	told(0)
 	change(t, id.role, func(r *rbacv1.ClusterRole) { r.Rules = rules() })
 	c.waitReady(t)
+	told(1)
 }
 
 // TestUnauthorized: the log says what is wrong with which server.

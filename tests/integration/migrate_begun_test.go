@@ -14,6 +14,7 @@ import (
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/release"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metawire/metawire/migrate"
+	migraterelease "github.com/metawire/metawire/migrate/release"
 	"github.com/metawire/metawire/tests/oldcharts"
 )
 
@@ -123,6 +125,17 @@ func TestMigrateBegun(t *testing.T) {
 			}
 		})
 	}
+	another := func(t *testing.T, ns string) {
+		manifest := manifestOf(t, ns)
+		record := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "sh.helm.release.v1.old.v1"}}
+		if err := api.Delete(t.Context(), record); err != nil {
+			t.Fatal(err)
+		}
+		recorded(t, ns, "old", "k8s-metacollector", 1, release.StatusDeployed, func(r *release.Release) { r.Manifest = manifest })
+	}
+	account := func(ns string) *corev1.ServiceAccount {
+		return &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "old-k8s-metacollector"}}
+	}
 	for _, tc := range []struct {
 		name      string
 		meanwhile func(t *testing.T, ns string)
@@ -132,15 +145,66 @@ func TestMigrateBegun(t *testing.T) {
 	}{
 		{name: "undone", then: undo},
 		{name: "the old release was upgraded", meanwhile: upgrade, then: goOn, want: "was upgraded since its migration began, to revision 2"},
-		{name: "the old release was upgraded, and it is undone", meanwhile: upgrade, then: undo},
-		{name: "another release of that name was installed", meanwhile: func(t *testing.T, ns string) {
-			manifest := manifestOf(t, ns)
-			record := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "sh.helm.release.v1.old.v1"}}
-			if err := api.Delete(t.Context(), record); err != nil {
+		{name: "the old release was upgraded, and it is undone", meanwhile: func(t *testing.T, ns string) {
+			upgrade(t, ns)
+			if err := api.Delete(t.Context(), account(ns)); err != nil {
 				t.Fatal(err)
 			}
-			recorded(t, ns, "old", "k8s-metacollector", 1, release.StatusDeployed, func(r *release.Release) { r.Manifest = manifest })
-		}, then: undo, want: "another release " /* and its name */},
+			t.Cleanup(func() { // what the upgrade took away stays away
+				if err := api.Get(context.Background(), client.ObjectKeyFromObject(account(ns)), account(ns)); !apierrors.IsNotFound(err) {
+					t.Errorf("the ServiceAccount is back: %v", err)
+				}
+			})
+		}, then: undo},
+		{name: "the old release was uninstalled", meanwhile: func(t *testing.T, ns string) {
+			var record corev1.Secret
+			if err := api.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "sh.helm.release.v1.old.v1"}, &record); err != nil {
+				t.Fatal(err)
+			}
+			if err := api.Delete(t.Context(), record.DeepCopy()); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { // for what uninstalls it
+				record.ResourceVersion, record.UID = "", ""
+				if err := api.Create(context.Background(), &record); err != nil {
+					t.Error(err)
+				}
+			})
+		}, then: goOn, want: "was uninstalled since its migration began"},
+		{name: "an object is on its way out", meanwhile: func(t *testing.T, ns string) {
+			a := account(ns)
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(a), a); err != nil {
+				t.Fatal(err)
+			}
+			a.Finalizers = append(a.Finalizers, "example.test/slow")
+			if err := api.Update(t.Context(), a); err != nil {
+				t.Fatal(err)
+			}
+			if err := api.Delete(t.Context(), a.DeepCopy()); err != nil {
+				t.Fatal(err)
+			}
+			freed := make(chan struct{})
+			go func() {
+				defer close(freed)
+				<-time.After(2 * time.Second)
+				now := account(ns)
+				if err := api.Get(context.Background(), client.ObjectKeyFromObject(a), now); err != nil {
+					t.Error(err)
+				}
+				now.Finalizers = nil
+				if err := api.Update(context.Background(), now); err != nil {
+					t.Error(err)
+				}
+			}()
+			t.Cleanup(func() {
+				<-freed
+				if err := api.Get(context.Background(), client.ObjectKeyFromObject(a), account(ns)); err != nil {
+					t.Errorf("the ServiceAccount is not back: %v", err)
+				}
+			})
+		}, then: undo},
+		{name: "another release of that name was installed", meanwhile: another, then: goOn, want: "another release " /* and its name */},
+		{name: "another release of that name was installed, and it is undone", meanwhile: another, then: undo, want: "another release "},
 		{name: "an object is another release's", meanwhile: func(t *testing.T, ns string) {
 			var d appsv1.Deployment
 			if err := api.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "old-k8s-metacollector"}, &d); err != nil {
@@ -232,6 +296,80 @@ func TestMigrateAsks(t *testing.T) {
 	left := &corev1.SecretList{}
 	if err := api.List(t.Context(), left, client.InNamespace(ns), client.HasLabels{"metawire.dev/migration"}); err != nil || len(left.Items) > 0 {
 		t.Errorf("something was begun: %d Secrets, %v", len(left.Items), err)
+	}
+}
+
+// TestMigrateBackInventory: on the way back a Job of the new release that never ends
+// is ended, and the old CronJob goes on only when nobody else sends.
+func TestMigrateBackInventory(t *testing.T) {
+	ns := newNamespace(t)
+	installOld(t, oldcharts.Firefly, "old", ns, map[string]any{"clusterId": "c", "accessKey": "k", "secretKey": "s", "apiEndpoint": "https://api.example"})
+	o := forNamespace(t, ns)
+	made := o.ToRelease + "-inventory"
+	o.Tell = func(s migrate.Step) {
+		if s.Ended || !strings.HasPrefix(s.Says, "send the inventory") {
+			return
+		}
+		var c batchv1.CronJob // its schedule comes round; here no pod starts
+		if err := api.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: made}, &c); err != nil {
+			t.Error(err)
+			return
+		}
+		create(t, &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "by-schedule", OwnerReferences: []metav1.OwnerReference{
+			*metav1.NewControllerRef(&c, batchv1.SchemeGroupVersion.WithKind("CronJob")),
+		}}, Spec: c.Spec.JobTemplate.Spec})
+	}
+	m, _ := migrator(t, o)
+	if _, err := m.Apply(t.Context(), planOf(t, m)); err == nil || !strings.Contains(err.Error(), "all is as it was") {
+		t.Fatalf("got %v, want that all is as it was", err)
+	}
+	suspended := func(want bool) {
+		t.Helper()
+		var c batchv1.CronJob
+		if err := api.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "old-cronjob"}, &c); err != nil || ptr.Deref(c.Spec.Suspend, false) != want {
+			t.Errorf("the old CronJob is suspended: %v (%v), want %t", c.Spec.Suspend, err, want)
+		}
+	}
+	suspended(false)
+
+	// Once more; and meanwhile somebody makes the release anew, which sends.
+	o.Tell = nil
+	begun(t, ns, "send the inventory", o)
+	values, err := action.NewGetValues(helmIn(t, ns)).Run(o.ToRelease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := migraterelease.New(apiREST, ns, o.ToRelease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := theirs.Uninstall(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := theirs.Install(t.Context(), values, nil, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	m, _ = migrator(t, o)
+	old := migrate.OldRelease{Namespace: ns, Name: "old"}
+	if _, err := m.RollBack(t.Context(), old); err == nil || !strings.Contains(err.Error(), "and two may not") {
+		t.Errorf("got %v, want that two would send", err)
+	}
+	suspended(true)
+	var c batchv1.CronJob
+	if err := api.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: made}, &c); err != nil {
+		t.Fatal(err)
+	}
+	c.Spec.Suspend = ptr.To(true)
+	if err := api.Update(t.Context(), &c); err != nil {
+		t.Fatal(err)
+	}
+	if came, err := m.RollBack(t.Context(), old); err != nil || !strings.Contains(came, "is left") {
+		t.Errorf("got %q, %v, want that the other release is left", came, err)
+	}
+	suspended(false)
+	credentials := &corev1.Secret{}
+	if err := api.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: o.ToRelease + "-endpoint-credentials"}, credentials); err != nil {
+		t.Errorf("what the release that is left logs in with is gone: %v", err)
 	}
 }
 
@@ -330,6 +468,7 @@ func TestMigrateReads(t *testing.T) {
 		})
 	}
 	record("broken", "no record")
+	recorded(t, ns, "history", "k8s-metacollector", 1, release.StatusUninstalled, nil)
 	plain, err := json.Marshal(release.Release{Name: "plain", Manifest: "kind: none"})
 	if err != nil {
 		t.Fatal(err)

@@ -174,11 +174,11 @@ func TestDashboardPanels(t *testing.T) {
 			}
 		}
 	}
-	var variables []string
+	variables := map[string]string{}
 	for _, v := range d.Templating.List {
-		variables = append(variables, v.Name+" "+v.Type)
+		variables[v.Name] = v.Type
 	}
-	if diff := cmp.Diff([]string{"datasource datasource", "namespace query", "release query"}, variables); diff != "" {
+	if diff := cmp.Diff(map[string]string{"datasource": "datasource", "namespace": "query", "release": "query"}, variables); diff != "" {
 		t.Error(diff)
 	}
 }

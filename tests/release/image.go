@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // imageName is what the chart pulls.
@@ -31,11 +32,20 @@ func images(ctx context.Context, r *release) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}
-		all = mutate.AppendManifests(all, mutate.IndexAddendum{
-			Add:        image,
-			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: p.os, Architecture: p.arch}},
-		})
+		all = withImage(all, image, p)
 	}
+	return r.imageLayout(all)
+}
+
+func withImage(all v1.ImageIndex, image v1.Image, p platform) v1.ImageIndex {
+	return mutate.AppendManifests(all, mutate.IndexAddendum{
+		Add:        image,
+		Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: p.os, Architecture: p.arch}},
+	})
+}
+
+// imageLayout writes the images as an OCI layout, tagged with the version.
+func (r *release) imageLayout(all v1.ImageIndex) error {
 	dir := filepath.Join(r.work, "image.oci")
 	path, err := layout.Write(dir, empty.Index)
 	if err != nil {
@@ -74,7 +84,7 @@ func (r *release) buildImage(ctx context.Context, p platform) (v1.Image, error) 
 // settled is the image without what differs from build to build and from engine
 // to engine. One for another platform is an error.
 func settled(image v1.Image, p platform, epoch time.Time) (v1.Image, error) {
-	image, err := mutate.Time(image, epoch)
+	image, err := mutate.Time(image, epoch, tarball.WithMediaType(types.OCILayer))
 	if err != nil {
 		return nil, err
 	}
@@ -91,5 +101,8 @@ func settled(image v1.Image, p platform, epoch time.Time) (v1.Image, error) {
 	config = config.DeepCopy()
 	config.Config.Labels, config.Config.Hostname = nil, ""
 	config.History = nil // it tells of the engine
-	return mutate.ConfigFile(image, config)
+	if image, err = mutate.ConfigFile(image, config); err != nil {
+		return nil, err
+	}
+	return mutate.ConfigMediaType(mutate.MediaType(image, types.OCIManifestSchema1), types.OCIConfigJSON), nil
 }

@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,18 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/random"
-	"helm.sh/helm/v3/pkg/cli"
-	"helm.sh/helm/v3/pkg/getter"
-	helmregistry "helm.sh/helm/v3/pkg/registry"
-	"helm.sh/helm/v3/pkg/repo"
-	"oras.land/oras-go/v2"
-	"oras.land/oras-go/v2/content/oci"
-	"oras.land/oras-go/v2/registry/remote"
 
-	ours "github.com/metawire/metawire/migrate/release"
 	"github.com/metawire/metawire/tests/cluster"
 )
 
@@ -198,118 +185,6 @@ func moduleDir(t *testing.T) string {
 	return dir
 }
 
-// TestRepository: what a user adds as a repository of charts gives the chart.
-func TestRepository(t *testing.T) {
-	var r *release
-	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		http.ServeFile(w, req, r.file(filepath.Base(req.URL.Path)))
-	}))
-	defer served.Close()
-	r = made(t, served.URL)
-	charts, err := repo.NewChartRepository(&repo.Entry{Name: "metawire", URL: served.URL}, getter.All(cli.New()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	charts.CachePath = t.TempDir()
-	path, err := charts.DownloadIndexFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	i, err := repo.LoadIndexFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, err := i.Get("metawire", r.version)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if found.AppVersion != r.version || !found.Created.Equal(commit) {
-		t.Errorf("want appVersion %s of %s, got %s of %s", r.version, commit, found.AppVersion, found.Created)
-	}
-	get, err := getter.NewHTTPGetter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pulled, err := get.Get(found.URLs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkChart(t, r, pulled.Bytes())
-	if sum := sha256.Sum256(pulled.Bytes()); hex.EncodeToString(sum[:]) != found.Digest {
-		t.Errorf("the repository tells the digest %s, it is %x", found.Digest, sum)
-	}
-}
-
-// checkChart: the bytes are the packaged chart's, and it has all files that the
-// command line carries.
-func checkChart(t *testing.T, r *release, chart []byte) {
-	t.Helper()
-	packaged, err := os.ReadFile(r.file(r.chartFile()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(packaged, chart) {
-		t.Errorf("want the chart of the release, %d bytes, got others, %d", len(packaged), len(chart))
-	}
-	entries, err := readTar(r.file(r.chartFile()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]string{}
-	for _, e := range entries {
-		got[strings.TrimPrefix(e.name, "metawire/")] = string(e.data)
-	}
-	embedded, err := ours.Chart()
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{}
-	for _, f := range embedded.Raw {
-		want[f.Name] = string(f.Data)
-	}
-	delete(got, "Chart.yaml") // Helm writes it anew
-	delete(want, "Chart.yaml")
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("the packaged chart is not the command line's:\n%s", diff)
-	}
-}
-
-// TestOCILayout: copied into a registry, as the release is published, helm pull
-// has the chart.
-func TestOCILayout(t *testing.T) {
-	r := made(t, "https://release.example")
-	from, err := oci.NewFromTar(t.Context(), r.file(fmt.Sprintf("metawire-%s-chart.oci.tar", r.version)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	address, end, err := serveRegistry(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := end(); err != nil {
-			t.Error(err)
-		}
-	})
-	to, err := remote.NewRepository(address + "/charts/metawire")
-	if err != nil {
-		t.Fatal(err)
-	}
-	to.PlainHTTP = true
-	if _, err := oras.Copy(t.Context(), from, r.version, to, r.version, oras.DefaultCopyOptions); err != nil {
-		t.Fatal(err)
-	}
-	client, err := helmregistry.NewClient(helmregistry.ClientOptPlainHTTP(), helmregistry.ClientOptWriter(t.Output()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pulled, err := client.Pull(address + "/charts/metawire:" + r.version)
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkChart(t, r, pulled.Chart.Data)
-}
-
 // TestManifests: a real API server takes them from kubectl, twice, and the second
 // time changes nothing.
 func TestManifests(t *testing.T) {
@@ -350,57 +225,6 @@ func TestManifests(t *testing.T) {
 	if n := strings.Count(string(monitor), "\nkind: "); n != 1 || !strings.Contains(string(monitor), "\nkind: ServiceMonitor\n") {
 		t.Errorf("want one object, a ServiceMonitor, got:\n%s", monitor)
 	}
-}
-
-// TestSettled: of an image that an engine has built stays what runs.
-func TestSettled(t *testing.T) {
-	built, err := random.Image(64, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	here := platform{"linux", "arm64"}
-	if _, err := settled(built, here, commit); err == nil || !strings.Contains(err.Error(), "the engine has built for") {
-		t.Errorf("want the wrong platform refused, got %v", err)
-	}
-	config := func(change func(*v1.ConfigFile)) v1.Hash {
-		t.Helper()
-		image, err := stamped(built, change)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if image, err = settled(image, here, commit); err != nil {
-			t.Fatal(err)
-		}
-		digest, err := image.Digest()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return digest
-	}
-	plain := config(func(*v1.ConfigFile) {})
-	engine := config(func(c *v1.ConfigFile) {
-		c.Created = v1.Time{Time: time.Now()}
-		c.Config.Labels = map[string]string{"io.buildah.version": "1"}
-		c.History = []v1.History{{CreatedBy: "an engine", Created: c.Created}}
-	})
-	if plain != engine {
-		t.Errorf("the engine and the time of the build make another image: %s, %s", plain, engine)
-	}
-	if other := config(func(c *v1.ConfigFile) { c.Config.User = "0" }); other == plain {
-		t.Error("another user makes no other image")
-	}
-}
-
-// stamped is the image as an engine for Linux on arm64 has left it.
-func stamped(image v1.Image, change func(*v1.ConfigFile)) (v1.Image, error) {
-	config, err := image.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	config = config.DeepCopy()
-	config.OS, config.Architecture = "linux", "arm64"
-	change(config)
-	return mutate.ConfigFile(image, config)
 }
 
 // TestRefused: what cannot be released is told.

@@ -36,7 +36,7 @@ spec:
       {{- include "metawire.pod" (list $root $values (include (printf "%s.serviceAccountName" $own) $root)) | nindent 6 }}
       {{- include (printf "%s.podSpec" $own) $root | nindent 6 }}
       topologySpreadConstraints:
-        {{- include "metawire.topologySpread" (list $values $selector) | nindent 8 }}
+        {{- include "metawire.topologySpread" (list $values $selector) | trim | nindent 8 }}
       containers:
         - name: {{ $component }}
           command:
@@ -52,7 +52,9 @@ spec:
             {{- toYaml . | nindent 12 }}
             {{- end }}
           ports:
-            {{- include (printf "%s.ports" $own) $root | nindent 12 }}
+            {{- with include (printf "%s.ports" $own) $root }}
+            {{- . | nindent 12 }}
+            {{- end }}
             - name: health
               containerPort: {{ $values.ports.health }}
               protocol: TCP

@@ -127,7 +127,9 @@ volumeMounts:
   - name: config
     mountPath: /etc/metawire
     readOnly: true
-  {{- index . 4 | nindent 2 }}
+  {{- with index . 4 | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- with $values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -139,7 +141,9 @@ the pod's own volumes. */}}
 - name: config
   configMap:
     name: {{ index . 0 }}
-{{ index . 2 }}
+{{- with index . 2 | trim }}
+{{ . }}
+{{- end }}
 {{- with (index . 1).extraVolumes }}
 {{ toYaml . }}
 {{- end }}

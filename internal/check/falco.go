@@ -100,6 +100,11 @@ func isFalco(p *corev1.Pod) bool {
 	return slices.ContainsFunc(p.Spec.Containers, func(c corev1.Container) bool { return falco.Is(c.Name, c.Image) })
 }
 
+// isFalcos reports whether that container of the pod is Falco's.
+func isFalcos(p *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(p.Spec.Containers, func(c corev1.Container) bool { return c.Name == name && falco.Is(c.Name, c.Image) })
+}
+
 // seenNamespaces are those whose pods the webhook sees.
 func seenNamespaces(ctx context.Context, t *Target) (map[string]bool, error) {
 	selectors, err := t.found.NamespaceSelectors(ctx)

@@ -270,7 +270,8 @@ func (i *Installation) Authorities(ctx context.Context) ([]byte, error) {
 			}
 		}
 	}
-	return nil, fmt.Errorf("cannot find the authority of the stream's certificate, give it by --tls-ca FILE: neither a MutatingWebhookConfiguration nor a Secret of the release holds one: %w", errors.Join(err, err2, ErrNotFound))
+	none := errors.New("cannot find the authority of the stream's certificate, give it by --tls-ca FILE: neither a MutatingWebhookConfiguration nor a Secret of the release holds one")
+	return nil, errors.Join(none, err, err2)
 }
 
 // NamespaceSelectors returns which namespaces' pods the webhook sees, for each

@@ -66,6 +66,12 @@ func (b *breakages) ofFalco() []breakage {
 			b.patch(t, path, types.JSONPatchType, `[{"op": "remove", "path": "/spec/schedulingGates"}]`)
 			return func() { b.remove(t, d) }
 		}, id: "falco-pods", says: []string{"the image of its init container metawire-wire cannot be pulled", "registry.invalid/metawire:0.0.0"}},
+		{name: "a Falco that asks for another node is refused", breaks: func(t *testing.T) func() {
+			b.putConfigMap(t, "metawire-authority", "ca.crt", string(b.bundle(t)))
+			d := daemon{name: "thief", config: byHand(collectorHost, 45000, "no-such-node", byHandCA), change: unseen}
+			b.start(t, d)
+			return func() { b.remove(t, d) }
+		}, id: "subscribers", says: []string{"pod falco/thief-", "was refused node no-such-node"}},
 		{name: "opted out, which is no fault", breaks: func(t *testing.T) func() {
 			d := daemon{name: "out", config: stock, change: func(t *corev1.PodTemplateSpec) {
 				t.Annotations = map[string]string{wiring.InjectAnnotation: "false"}

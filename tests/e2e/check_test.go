@@ -111,7 +111,7 @@ func (b *breakages) try(t *testing.T, rows []breakage) {
 					t.Error(err)
 				}
 			}
-			t.Logf("named after %.1f s, %.1f s in all", said.Seconds(), time.Since(began).Seconds())
+			t.Logf("named after %.1f s, %.1f s in all:\n%s", said.Seconds(), time.Since(began).Seconds(), written([]check.Result{resultOf(results, row.id)}))
 		})
 	}
 }

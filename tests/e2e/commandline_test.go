@@ -17,6 +17,7 @@ import (
 // it wrote and its exit code.
 func (w *world) metawire(t *testing.T, args ...string) (out string, code int) {
 	t.Helper()
+	w.commandLine(t) // the first time it takes longer than a command may
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	return w.command(ctx, t, "", args...)

@@ -1,0 +1,159 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/internal/subscription"
+	"github.com/metawire/metawire/internal/wiring"
+)
+
+const (
+	// settled is how long Falco may take to subscribe: it loads its rules first.
+	settled = time.Minute
+	// lately is how long a refusal is one of now: the plugin tries again within two
+	// minutes.
+	lately = 150 * time.Second
+)
+
+// subscribers: every wired Falco subscribes, and nobody is refused.
+func subscribers(ctx context.Context, t *Target) finding {
+	for _, c := range t.failed {
+		if c.id == "collectors" || c.id == "authorities" {
+			return skip(fmt.Sprintf("the collectors are asked when this is so: %s", c.name))
+		}
+	}
+	pods, err := t.falcos(ctx)
+	if err != nil {
+		return unread(err, "list pods in all namespaces")
+	}
+	replicas, err := t.found.Subscriptions(ctx, "")
+	if err != nil {
+		return fail("see the checks of the collectors and of the authorities", err.Error())
+	}
+	return told(replicas).judge(pods, t.Now)
+}
+
+// told is what all collectors say of their subscribers.
+type told []installation.Replica
+
+// judge compares it with the Falco pods that there are.
+func (all told) judge(pods []corev1.Pod, now time.Time) finding {
+	by, details, silent := all.byPod()
+	if len(silent) == len(all) {
+		return fail("see the check of the collectors", silent...)
+	}
+	var bad, odd []string
+	falcos := map[string]bool{}
+	for i := range pods {
+		p := &pods[i]
+		falcos[string(p.UID)] = true
+		if expected(p, now) && !by[p.UID] {
+			bad = append(bad, fmt.Sprintf("%s/%s on node %s is wired, and no collector has it as a subscriber: its log says why: kubectl -n %s logs %s", p.Namespace, p.Name, p.Spec.NodeName, p.Namespace, p.Name))
+		}
+	}
+	for _, r := range all.refusals(by, now) {
+		switch uid := r.GetPod().GetUid(); {
+		case falcos[uid] && !r.GetServed():
+			bad = append(bad, refused(r, now))
+		case falcos[uid], uid == "": // it may be a Falco behind an address of a node
+			odd = append(odd, refused(r, now))
+		default: // not Falco, or gone: as it should be
+			details = append(details, refused(r, now))
+		}
+	}
+	const hint = "metawire explain pod NAMESPACE/NAME says more; a Falco without a ticket gets one when it is made anew"
+	switch {
+	case len(bad) > 0 && len(silent) == 0:
+		return fail(hint, slices.Concat(bounded(bad), odd, details)...)
+	case len(silent) > 0: // who is missed may be the silent one's
+		return warn("see the check of the collectors", slices.Concat(silent, bounded(bad), odd, details)...)
+	case len(odd) > 0:
+		return warn(hint, append(bounded(odd), details...)...)
+	}
+	return fine(details...)
+}
+
+// byPod returns which pods subscribe, a line for each collector, and which of them
+// did not answer.
+func (all told) byPod() (by map[types.UID]bool, details, silent []string) {
+	by = map[types.UID]bool{}
+	for _, r := range all {
+		if r.Err != nil {
+			silent = append(silent, fmt.Sprintf("collector %s does not say who subscribes: %v", r.Pod, r.Err))
+			continue
+		}
+		nodes := map[string]bool{}
+		for _, s := range r.Told.GetSubscribers() {
+			nodes[s.GetNode()] = true
+			if uid := s.GetPod().GetUid(); uid != "" {
+				by[types.UID(uid)] = true
+			}
+		}
+		line := fmt.Sprintf("collector %s: %d subscribers of %d nodes", r.Pod, len(r.Told.GetSubscribers())+int(r.Told.GetLeftOut()), len(nodes))
+		if n := r.Told.GetUnnamed(); n > 0 {
+			line += fmt.Sprintf(", and %d that name no node and get nothing", n)
+		}
+		details = append(details, line)
+	}
+	return by, details, silent
+}
+
+// expected reports whether a Falco pod should be a subscriber by now: it is wired,
+// and runs since long enough.
+func expected(p *corev1.Pod, now time.Time) bool {
+	f := wiring.Judge{Now: now}.Pod(wiring.PodOf(p))
+	if f.State != wiring.StateWired && f.State != wiring.StateNoTicket {
+		return false
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		if isFalcos(p, c.Name) {
+			return c.State.Running != nil && now.Sub(c.State.Running.StartedAt.Time) > settled
+		}
+	}
+	return false
+}
+
+// refusals are those of now, the newest first for each collector. Who subscribes
+// meanwhile is not among them.
+func (all told) refusals(by map[types.UID]bool, now time.Time) (out []*subscription.Refusal) {
+	for _, r := range all {
+		for _, f := range r.Told.GetRefusals() {
+			last, err := time.Parse(time.RFC3339, f.GetLast())
+			if err == nil && now.Sub(last) < lately && (f.GetServed() || !by[types.UID(f.GetPod().GetUid())]) {
+				out = append(out, f)
+			}
+		}
+	}
+	return out
+}
+
+// refused says that somebody was, or would have been if it were enforced.
+func refused(f *subscription.Refusal, now time.Time) string {
+	was := "was refused"
+	if f.GetServed() {
+		was = "would be refused, with stream.authorization enforce,"
+	}
+	last, _ := time.Parse(time.RFC3339, f.GetLast()) // refusals has looked
+	return fmt.Sprintf("%s %s %s, %d times, the last %s ago: %s (%s)", who(f), was, what(f), f.GetTimes(), max(0, now.Sub(last)).Round(time.Second), f.GetReason(), f.GetCode())
+}
+
+func who(f *subscription.Refusal) string {
+	if p := f.GetPod(); p.GetName() != "" {
+		return fmt.Sprintf("pod %s/%s (%s)", p.GetNamespace(), p.GetName(), f.GetAddress())
+	}
+	return "somebody at " + f.GetAddress()
+}
+
+func what(f *subscription.Refusal) string {
+	if f.GetNode() == "" {
+		return "a ticket"
+	}
+	return "node " + f.GetNode()
+}

@@ -112,6 +112,9 @@ func (g *generator) section(prefix string, n *yaml.Node) object {
 		if isRequired(value, documented) {
 			required = append(required, name.Value)
 		}
+		if documented && g.Values[key]["description"] != nil {
+			g.errs = append(g.errs, fmt.Errorf("constraints: %s has a description, which belongs to values.yaml", key))
+		}
 		constrain(schema, g.Values[key])
 		delete(g.Values, key)
 		properties[name.Value] = schema

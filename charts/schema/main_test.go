@@ -104,6 +104,7 @@ func TestGenerateRefuses(t *testing.T) {
 		{"a comment of another kind", "# about\na: 1", "values: {}", "a (line 2) has no"},
 		{"a constraint of nothing", "# -- It.\na: 1", "values: {b: {minimum: 1}}", "b is no value"},
 		{"a constraint below a value", "# -- It.\na: {b: 1}", "values: {a.b: {minimum: 1}}", "a.b is no value"},
+		{"two descriptions", "# -- It.\na: 1", "values: {a: {description: That.}}", "a has a description"},
 		{"an unknown key", "# -- It.\na: 1", "value: {}", "field value not found"},
 		{"no type", "# -- It.\na:", "values: {}", "the type of"},
 		{"nothing", "", "values: {}", "empty"},

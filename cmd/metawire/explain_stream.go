@@ -90,8 +90,8 @@ func told(replicas []installation.Replica, p *corev1.Pod) *streams {
 
 func of(whose *subscription.Pod, p *corev1.Pod) bool { return whose.GetUid() == string(p.UID) }
 
-// print writes it for people, by lines of what and a text.
-func (s *streams) print(line func(what, format string, args ...any)) {
+// lines writes it for people, by lines of what and a text.
+func (s *streams) lines(line func(what, format string, args ...any)) {
 	for _, o := range s.Open {
 		line("stream", "connected to %s since %s, %s: %d events sent, %d pending", o.Collector, local(o.Since), byWords(o.By), o.EventsSent, o.Pending)
 	}

@@ -166,7 +166,7 @@ func (x *explanation) print(out io.Writer) error {
 		line("state", "%s", x.State)
 	}
 	if x.Streams != nil {
-		x.Streams.print(line)
+		x.Streams.lines(line)
 	}
 	if x.Status == nil || x.Status.Outcome != x.Now.Outcome { // else it was said
 		line("today", "the webhook would say %s: %s", x.Now.Outcome, x.Now.Reason)

@@ -51,10 +51,13 @@ type explainPod struct {
 func newExplainPod() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "pod NAMESPACE/NAME | -f FILE",
-		Short: "Say why a pod is wired to the collector, or is not",
+		Short: "Say why a pod is wired to the collector and connected, or is not",
 		Long: `Say what the webhook did with a pod when it was created, what the init container
 did before Falco started, and what the webhook would do with the pod today. The
-same code decides here and there.
+same code decides here and there. Every collector is asked for the pod's stream:
+since when it is connected, what was sent, what is pending, and what it was refused
+and why; one that cannot be asked is named. That takes the permissions that
+metawire watch takes.
 
 With -f, for a pod that does not exist yet: FILE holds a Pod, or an object with a
 pod template such as a DaemonSet, in YAML or JSON ("-": standard input). No
@@ -228,6 +231,12 @@ func (e *explainPod) running(ctx context.Context, name string) (*explanation, er
 		x.Now, marks.LeftOut = decision{wiring.StoodDown, inject.OptedOut, out, nil}, true
 	}
 	x.judge(marks, authorities)
+	if p.Spec.NodeName != "" && found.Port != 0 {
+		x.Streams = streamsOf(ctx, found, p)
+		if !x.subscribes() && len(x.Streams.Open)+len(x.Streams.Refused) == 0 {
+			x.Streams = nil // nobody expects any
+		}
+	}
 	return x, nil
 }
 

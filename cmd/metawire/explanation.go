@@ -31,6 +31,8 @@ type explanation struct {
 	Admitted *time.Time      `json:"admitted,omitempty"`
 	Status   *wiring.Status  `json:"status,omitempty"`
 	Verdict  *wiring.Verdict `json:"verdict,omitempty"`
+	// Streams is what the collectors say of a pod that subscribes, or tried to.
+	Streams *streams `json:"streams,omitempty"`
 	// Now is what the webhook would do with the pod as it is today.
 	Now decision `json:"now"`
 }
@@ -125,6 +127,11 @@ func (x *explanation) judge(marks wiring.Pod, authorities []byte) {
 	x.Wired = f.State == wiring.StateWired || f.State == wiring.StateNoTicket
 }
 
+// subscribes reports whether a pod is one that subscribes.
+func (x *explanation) subscribes() bool {
+	return x.Container != "" || x.Status != nil && x.Status.Outcome == wiring.Subscriber
+}
+
 // print writes the explanation for people.
 func (x *explanation) print(out io.Writer) error {
 	var b strings.Builder
@@ -157,6 +164,9 @@ func (x *explanation) print(out io.Writer) error {
 	}
 	if x.State != "" {
 		line("state", "%s", x.State)
+	}
+	if x.Streams != nil {
+		x.Streams.lines(line)
 	}
 	if x.Status == nil || x.Status.Outcome != x.Now.Outcome { // else it was said
 		line("today", "the webhook would say %s: %s", x.Now.Outcome, x.Now.Reason)

@@ -189,15 +189,16 @@ func (g *Guard) refused(who asker, err error) {
 	}
 }
 
-// podOf returns the UID of the pod that asks: that of a good ticket, or the one
-// that holds the address; empty if it is not known.
+// podOf returns the UID of the pod that asks: the one that holds the address, or
+// that of a good ticket; empty if it is not known. So a stolen ticket's refusal is
+// the thief's.
 func (g *Guard) podOf(a netip.Addr, nodeName string) string {
-	if t, ok := ticket.Parse(nodeName); ok && g.keys != nil {
+	uid, _, _, held := g.roster.Holder(a)
+	if t, ok := ticket.Parse(nodeName); ok && !held && g.keys != nil {
 		if good, _ := g.keys.good(t); good {
 			return t.PodUID
 		}
 	}
-	uid, _, _, _ := g.roster.Holder(a)
 	return uid
 }
 

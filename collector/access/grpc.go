@@ -106,9 +106,9 @@ func (s *Tickets) Issue(ctx context.Context, _ *ticket.IssueRequest) (*ticket.Is
 	if err != nil {
 		r := refusalOf(err)
 		s.guard.metrics.denied.WithLabelValues(r.Code).Inc()
-		who := asker{address: c.Address, pod: t.PodUID}
+		who := asker{address: c.Address, pod: s.guard.podOf(c.Address, "")}
 		if who.pod == "" {
-			who.pod, _, _, _ = s.guard.roster.Holder(c.Address)
+			who.pod = t.PodUID
 		}
 		s.guard.last.add(OfTicket, who, r, false)
 		if s.guard.told.Allow() {

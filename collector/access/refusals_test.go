@@ -72,7 +72,7 @@ func TestRefusals(t *testing.T) {
 	want := []string{
 		"subscription node-1 done 172.16.0.1 ticket_pod_finished 1",
 		"subscription node-1  192.168.0.1 ticket_forged 1",
-		"subscription node-1 falco-1 10.2.0.10 ticket_other_pod 1",
+		"subscription node-1 falco-2 10.2.0.10 ticket_other_pod 1",
 		"subscription node-1 falco-2 10.2.0.10 address_other_node 2",
 		"subscription node-1 other-1 10.1.0.12 address_no_subscriber 1",
 	}
@@ -101,7 +101,7 @@ func TestRefusalsOfTickets(t *testing.T) {
 	go func() { _ = w.Start(ctx) }()
 	w.roster.DeletePod("falco-1")
 	<-g.Revoked
-	for i, want := range []string{OfRevocation + " node-1 falco-1", OfTicket + "  falco-1"} {
+	for i, want := range []string{OfRevocation + " node-1 falco-1", OfTicket + "  falco-2"} {
 		if r := w.Refusals("node-1"); len(r) != 2 || r[i].Of+" "+r[i].Node+" "+r[i].Pod != want {
 			t.Errorf("%+v, want %q at %d", r, want, i)
 		}

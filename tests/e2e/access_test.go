@@ -146,6 +146,9 @@ func testAuthorization(t *testing.T, w *world) {
 			if after := w.sum(t, "collector", series); after <= before {
 				t.Errorf("%d refusals for %s before, %d after", before, c.reason, after)
 			}
+			if out, _ := w.metawire(t, "explain", "pod", pod.Namespace+"/"+pod.Name); !strings.Contains(out, "("+c.reason+")") {
+				t.Errorf("explain does not say that it is refused for %s:\n%s", c.reason, out)
+			}
 			w.remove(t, d)
 		})
 	}

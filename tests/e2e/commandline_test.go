@@ -86,7 +86,7 @@ func testCommandLine(t *testing.T, w *world) {
 		t.Errorf("watch has not found pod %s through the API server:\n%s", pod.Name, out)
 	}
 	out, code := w.metawire(t, "explain", "pod", falcos+"/"+pod.Name)
-	for _, want := range []string{"wired by webhook", "wired with a ticket", "on node " + w.node} {
+	for _, want := range []string{"wired by webhook", "wired with a ticket", "on node " + w.node, "connected to metawire-collector-", "by its ticket: ", " events sent, 0 pending"} {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Errorf("explain ended with %d, want %q in\n%s", code, want, out)
 		}
@@ -94,6 +94,9 @@ func testCommandLine(t *testing.T, w *world) {
 	var x struct{ Wired bool }
 	if out, code := w.metawire(t, "explain", "pod", falcos+"/not-falco", "-o", "json"); code != 2 || json.Unmarshal([]byte(out), &x) != nil || x.Wired {
 		t.Errorf("explain of a pod that is not Falco ended with %d:\n%s", code, out)
+	}
+	if strings.Contains(out, "could not be asked") || strings.Contains(out, "refused") {
+		t.Errorf("explain of a pod that is served:\n%s", out)
 	}
 	if out, code := w.metawire(t, "check"); code != 0 {
 		t.Errorf("check ended with %d:\n%s", code, out)

@@ -239,7 +239,34 @@ func (w *world) permissions(t *testing.T, account string) (got []string) {
 	return got
 }
 
-func testHelmTest(t *testing.T, w *world) { w.helmTestSays(t) }
+// testHelmTest: the tests pass, what they may do is gone afterwards, and without a
+// webhook they fail and say why.
+func testHelmTest(t *testing.T, w *world) {
+	w.helmTestSays(t, ": wired: ", "+ init container metawire-wire", "PASS: the webhook wires Falco pods")
+	rights := func() {
+		t.Helper()
+		const name = "metawire-test-webhook"
+		_, account := w.api.CoreV1().ServiceAccounts(namespace).Get(t.Context(), name, metav1.GetOptions{})
+		_, role := w.api.RbacV1().Roles(namespace).Get(t.Context(), name, metav1.GetOptions{})
+		_, binding := w.api.RbacV1().RoleBindings(namespace).Get(t.Context(), name, metav1.GetOptions{})
+		for _, err := range []error{account, role, binding} {
+			if !apierrors.IsNotFound(err) {
+				t.Errorf("what the test of the webhook may do is still there: %v", err)
+			}
+		}
+	}
+	rights()
+	w.patchDeployment(t, namespace, "metawire-webhook", `{"spec":{"replicas":0}}`)
+	var log bytes.Buffer
+	err := w.helm.Test(&log, started)
+	for _, want := range []string{"the webhook has not looked at it", "Are the webhook's pods ready?"} {
+		if err == nil || !strings.Contains(log.String(), want) {
+			t.Errorf("without a webhook: %v; no %q in\n%s", err, want, log.String())
+		}
+	}
+	rights()
+	w.patchDeployment(t, namespace, "metawire-webhook", `{"spec":{"replicas":2}}`)
+}
 
 // helmTestSays: the release's tests pass, and their log says what arrived, and
 // this.

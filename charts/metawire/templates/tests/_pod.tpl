@@ -40,3 +40,17 @@ resources:
 securityContext:
   {{- include "metawire.overlaid" (list . "metawire.containerSecurityContext" .Values.collector.containerSecurityContext) | nindent 2 }}
 {{- end }}
+
+{{- /* What a test may do: there before its pod, and gone once all have passed or
+one has failed. Arguments: root context, what is tested. */}}
+{{- define "metawire.test.rights" -}}
+{{- $root := index . 0 -}}
+name: {{ include "metawire.fullname" $root }}-test-{{ index . 1 }}
+namespace: {{ $root.Release.Namespace | quote }}
+labels:
+  {{- include "metawire.labels" (list $root "test") | nindent 2 }}
+annotations:
+  helm.sh/hook: test
+  helm.sh/hook-weight: "-1"
+  helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
+{{- end }}

@@ -46,7 +46,7 @@ one has failed. Arguments: root context, what is tested. */}}
 {{- define "metawire.test.rights" -}}
 {{- $root := index . 0 -}}
 name: {{ include "metawire.fullname" $root }}-test-{{ index . 1 }}
-namespace: {{ $root.Release.Namespace | quote }}
+namespace: {{ include "metawire.namespace" $root | quote }}
 labels:
   {{- include "metawire.labels" (list $root "test") | nindent 2 }}
 annotations:

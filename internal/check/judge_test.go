@@ -11,6 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/metawire/metawire/internal/installation"
@@ -119,7 +120,7 @@ func TestLeadsTo(t *testing.T) {
 	slice := func(ready *bool, uid string) []discoveryv1.EndpointSlice {
 		e := discoveryv1.Endpoint{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: ready}}
 		if uid != "" {
-			e.TargetRef = &corev1.ObjectReference{UID: "1"}
+			e.TargetRef = &corev1.ObjectReference{UID: types.UID(uid)}
 		}
 		return []discoveryv1.EndpointSlice{{ObjectMeta: metav1.ObjectMeta{Name: "slice"}, Endpoints: []discoveryv1.Endpoint{e}, Ports: []discoveryv1.EndpointPort{{Name: &grpc}}}}
 	}
@@ -138,6 +139,7 @@ func TestLeadsTo(t *testing.T) {
 		"port unnamed":  {service(func(s *corev1.Service) { s.Spec.Ports = nil }), nil, Failed, "no port named grpc"},
 		"none is ready": {service(nil), slice(&no, "1"), Failed, "no endpoints that are ready"},
 		"none":          {service(nil), nil, Failed, "no endpoints that are ready"},
+		"another pod":   {service(nil), slice(nil, "2"), Failed, "leads to 10.0.0.1 as well"},
 		"a stray one":   {service(nil), slice(nil, ""), Failed, "leads to 10.0.0.1 as well"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -133,6 +133,11 @@ func (r *run) forward(ctx context.Context) error {
 		if p.final && r.options.KeepOld && r.state.Phase != p.name { // else it is too late
 			return r.state.enter(ctx, r.api, PhaseKept)
 		}
+		if p.final {
+			if err := r.lookAgain(ctx); err != nil {
+				return fmt.Errorf("%w; nothing was removed by this run: %s", err, goOn)
+			}
+		}
 		if err := r.state.enter(ctx, r.api, p.name); err != nil {
 			return err
 		}
@@ -144,7 +149,7 @@ func (r *run) forward(ctx context.Context) error {
 		case p.final:
 			return fmt.Errorf("%w; the old release is not wholly removed: %s", err, goOn)
 		case r.state.Kept:
-			return fmt.Errorf("%w; nothing was removed: %s", err, goOn)
+			return fmt.Errorf("%w; nothing was removed by this run: %s", err, goOn)
 		default:
 			return r.retreat(ctx, err)
 		}

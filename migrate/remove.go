@@ -176,9 +176,6 @@ func (r *run) sendsAlone(ctx context.Context) error {
 // records of it. Helm itself would run the hook that signs the cluster off at its
 // service, and delete the Service that goes on.
 func (r *run) remove(ctx context.Context) error {
-	if err := r.lookAgain(ctx); err != nil {
-		return err
-	}
 	b, err := r.state.backup()
 	if err != nil {
 		return err

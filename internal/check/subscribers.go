@@ -45,7 +45,7 @@ type told []installation.Replica
 
 // judge compares it with the Falco pods that there are.
 func (all told) judge(pods []corev1.Pod, now time.Time) finding {
-	by, details, silent := all.byPod()
+	by, nameless, details, silent := all.byPod()
 	if len(silent) == len(all) {
 		return fail("see the check of the collectors", silent...)
 	}
@@ -54,7 +54,7 @@ func (all told) judge(pods []corev1.Pod, now time.Time) finding {
 	for i := range pods {
 		p := &pods[i]
 		falcos[string(p.UID)] = true
-		if expected(p, now) && !by[p.UID] {
+		if expected(p, now) && !by[p.UID] && !nameless[p.Spec.NodeName] {
 			bad = append(bad, fmt.Sprintf("%s/%s on node %s is wired, and no collector has it as a subscriber: its log says why: kubectl -n %s logs %s", p.Namespace, p.Name, p.Spec.NodeName, p.Namespace, p.Name))
 		}
 	}
@@ -80,10 +80,11 @@ func (all told) judge(pods []corev1.Pod, now time.Time) finding {
 	return fine(details...)
 }
 
-// byPod returns which pods subscribe, a line for each collector, and which of them
-// did not answer.
-func (all told) byPod() (by map[types.UID]bool, details, silent []string) {
-	by = map[types.UID]bool{}
+// byPod returns which pods subscribe, of which nodes somebody does of whom the pod
+// is not known (behind an address of the node, or because nobody is asked), a line
+// for each collector, and which of them did not answer.
+func (all told) byPod() (by map[types.UID]bool, nameless map[string]bool, details, silent []string) {
+	by, nameless = map[types.UID]bool{}, map[string]bool{}
 	for _, r := range all {
 		if r.Err != nil {
 			silent = append(silent, fmt.Sprintf("collector %s does not say who subscribes: %v", r.Pod, r.Err))
@@ -92,8 +93,11 @@ func (all told) byPod() (by map[types.UID]bool, details, silent []string) {
 		nodes := map[string]bool{}
 		for _, s := range r.Told.GetSubscribers() {
 			nodes[s.GetNode()] = true
-			if uid := s.GetPod().GetUid(); uid != "" {
+			switch uid := s.GetPod().GetUid(); {
+			case uid != "":
 				by[types.UID(uid)] = true
+			case s.GetBy() != "token": // that is a person
+				nameless[s.GetNode()] = true
 			}
 		}
 		line := fmt.Sprintf("collector %s: %d subscribers of %d nodes", r.Pod, len(r.Told.GetSubscribers())+int(r.Told.GetLeftOut()), len(nodes))
@@ -102,7 +106,7 @@ func (all told) byPod() (by map[types.UID]bool, details, silent []string) {
 		}
 		details = append(details, line)
 	}
-	return by, details, silent
+	return by, nameless, details, silent
 }
 
 // expected reports whether a Falco pod should be a subscriber by now: it is wired,

@@ -53,6 +53,9 @@ func TestSubscribers(t *testing.T) {
 		r.Told.Refusals = append(r.Told.Refusals, f)
 		return r
 	}
+	nameless := func(by string) installation.Replica {
+		return installation.Replica{Pod: "c", Told: &subscription.ListResponse{Subscribers: []*subscription.Subscriber{{Node: "node-1", By: by}}}}
+	}
 	silent := installation.Replica{Pod: "mute", Err: errors.New("no answer")}
 	one, two, young := wiredFalco("1", time.Hour), wiredFalco("2", time.Hour), wiredFalco("3", time.Second)
 	for name, tc := range map[string]struct {
@@ -63,6 +66,9 @@ func TestSubscribers(t *testing.T) {
 	}{
 		"all subscribe":              {[]corev1.Pod{one, two}, told{subscribes("1"), subscribes("2")}, OK, "collector c: 1 subscribers of 1 nodes"},
 		"one does not":               {[]corev1.Pod{one, two}, told{subscribes("1"), subscribes()}, Failed, "falco/falco-2 on node node-2 is wired, and no collector has it"},
+		"one has no name":            {[]corev1.Pod{one}, told{nameless("nodeAddress")}, OK, ""},
+		"nobody is asked":            {[]corev1.Pod{one}, told{nameless("nothing")}, OK, ""},
+		"a person looks on":          {[]corev1.Pod{one}, told{nameless("token")}, Failed, "falco/falco-1 on node node-1 is wired, and no collector has it"},
 		"one has just started":       {[]corev1.Pod{one, young}, told{subscribes("1")}, OK, ""},
 		"one collector is silent":    {[]corev1.Pod{one, two}, told{subscribes("1"), silent}, Warning, "collector mute does not say who subscribes: no answer"},
 		"all are silent":             {[]corev1.Pod{one}, told{silent}, Failed, "no answer"},

@@ -224,9 +224,18 @@ func (b *breakages) ofInventory() []breakage {
 }
 
 func (b *breakages) ofCollector() []breakage {
+	// A plugin that found no collector waits longer each time: Falco is made anew,
+	// when there are collectors that give it a ticket.
+	renewed := func(t *testing.T, mend func()) func() {
+		return func() {
+			mend()
+			b.rolledOut(t, namespace, collector)
+			b.renew(t, b.falco)
+		}
+	}
 	return []breakage{
 		{name: "collectors scaled to zero", breaks: func(t *testing.T) func() {
-			return b.change(t, toCollector, `{"spec": {"replicas": 0}}`, `{"spec": {"replicas": 2}}`)
+			return renewed(t, b.change(t, toCollector, `{"spec": {"replicas": 0}}`, `{"spec": {"replicas": 2}}`))
 		}, id: "collectors", says: []string{"Deployment metawire-collector is scaled to zero", "scale deployment/metawire-collector --replicas=2"}},
 		{name: "an old image", breaks: func(t *testing.T) func() {
 			return b.template(t, toCollector, container("collector", b.image.Repository+":0.0.1"))
@@ -237,7 +246,7 @@ func (b *breakages) ofCollector() []breakage {
 		{name: "a quota", breaks: func(t *testing.T) func() {
 			mend := b.make(t, ofNamespace+"/resourcequotas", `{"metadata": {"name": "small"}, "spec": {"hard": {"pods": "1"}}}`)
 			b.deletePods(t, "collector")
-			return mend
+			return renewed(t, mend)
 		}, id: "collectors", says: []string{"exceeded quota: small"}},
 		{name: "the collectors do not sync", breaks: func(t *testing.T) func() {
 			role := rbacOf + "/clusterroles/metawire-collector"
@@ -254,7 +263,7 @@ func (b *breakages) ofCollector() []breakage {
 			before := rules(t, r.Rules)
 			mend := b.change(t, role, strings.Replace(before, `"pods"`, `"bindings"`, 1), before)
 			b.deletePods(t, "collector")
-			return mend
+			return renewed(t, mend)
 		}, id: "permissions", says: []string{"may not: list and watch pods"}, then: map[string]string{"collectors": "Pod: refused: "}},
 	}
 }

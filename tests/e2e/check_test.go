@@ -107,7 +107,8 @@ func (b *breakages) try(t *testing.T, rows []breakage) {
 			said := time.Since(began)
 			if mend != nil {
 				mend()
-				if err := poll(t.Context(), named, func(ctx context.Context) error { return b.well(ctx, t, row.id) }); err != nil {
+				// Twice that: a volume's Secret may have to change twice.
+				if err := poll(t.Context(), 2*named, func(ctx context.Context) error { return b.well(ctx, t, row.id) }); err != nil {
 					t.Error(err)
 				}
 			}

@@ -28,10 +28,25 @@ func metacollector(t *translator) {
 	}
 	t.service()
 	t.serviceMonitor()
-	if on, _, ok := take[bool](t, "grafana.dashboards.enabled", boolean); ok && on {
-		t.tell("The old dashboard asks for metrics that Metawire has not got; it goes with the old release.")
+	t.dashboard()
+}
+
+// dashboard has ours take the place of the predecessor's, whose metrics we have
+// not got.
+func (t *translator) dashboard() {
+	const old, ours = "grafana.dashboards.", "monitoring.dashboard."
+	switch on, _, ok := take[bool](t, old+"enabled", boolean); {
+	case !ok || !on:
+		if ok && t.has(old+"enabled") {
+			t.note(old+"enabled", Defaulted, "")
+		}
+		t.drop("there is no dashboard", "grafana")
+	default:
+		t.set(ours+"enabled", true)
+		t.note(old+"enabled", Mapped, "", ours+"enabled")
+		t.move(old+"configMaps.collector.namespace", text, ours+"namespace")
+		t.drop("ours has a name of its own, and goes to the folder that annotations say (monitoring.dashboard.annotations)", "grafana")
 	}
-	t.drop("the predecessor's dashboard asks for metrics that Metawire has not got", "grafana")
 }
 
 func (t *translator) replicas() {

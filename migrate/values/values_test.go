@@ -209,7 +209,9 @@ var everyKey = map[string][]one{
 		{`healthChecks: {readinessProbe: {timeoutSeconds: 9}}`, "healthChecks.readinessProbe.timeoutSeconds", values.Mapped, map[string]any{"collector.readinessProbe.timeoutSeconds": int64(9)}},
 		{`healthChecks: {readinessProbe: {periodSeconds: 9}}`, "healthChecks.readinessProbe.periodSeconds", values.Mapped, map[string]any{"collector.readinessProbe.periodSeconds": int64(9)}},
 		{`healthChecks: {readinessProbe: {httpGet: {path: /}}}`, "healthChecks.readinessProbe.httpGet", values.Dropped, nil},
-		{`grafana: {dashboards: {enabled: true}}`, "grafana", values.Dropped, nil},
+		{`grafana: {dashboards: {enabled: true}}`, "grafana.dashboards.enabled", values.Mapped, map[string]any{"monitoring.dashboard.enabled": true}},
+		{`grafana: {dashboards: {enabled: true, configMaps: {collector: {namespace: grafana}}}}`, "grafana.dashboards.configMaps.collector.namespace", values.Mapped, map[string]any{"monitoring.dashboard.namespace": "grafana"}},
+		{`grafana: {dashboards: {enabled: true, configMaps: {collector: {folder: Falco}}}}`, "grafana", values.Dropped, nil},
 	},
 	values.Firefly: {
 		{`clusterId: mine`, "clusterId", values.Mapped, map[string]any{"clusterID": "mine"}},

@@ -166,7 +166,8 @@ func TestObjects(t *testing.T) {
 			ClusterRole/-webhook ClusterRoleBinding/-collector ClusterRoleBinding/-collector-events
 			ClusterRoleBinding/-collector-reviews ClusterRoleBinding/-viewer ClusterRoleBinding/-webhook
 			ConfigMap/-collector ConfigMap/-webhook Deployment/-collector Deployment/-webhook
-			Pod/-test-stream PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
+			Pod/-test-stream Pod/-test-webhook Role/-test-webhook RoleBinding/-test-webhook
+			ServiceAccount/-test-webhook PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
 			Role/-collector Role/-webhook RoleBinding/-collector RoleBinding/-webhook Secret/-ca Secret/-tickets
 			Service/-collector Service/-webhook ServiceAccount/-collector ServiceAccount/-viewer ServiceAccount/-webhook`,
 			"MutatingWebhookConfiguration/zz-metawire-webhook"),
@@ -193,7 +194,8 @@ func TestObjects(t *testing.T) {
 			ClusterRoleBinding/-collector-reviews ClusterRoleBinding/-viewer
 			ConfigMap/-collector ConfigMap/-webhook Deployment/-collector Deployment/-webhook
 			Issuer/-authority Issuer/-selfsigned
-			Pod/-test-stream PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
+			Pod/-test-stream Pod/-test-webhook Role/-test-webhook RoleBinding/-test-webhook
+			ServiceAccount/-test-webhook PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
 			Role/-collector Role/-webhook RoleBinding/-collector RoleBinding/-webhook Secret/-tickets
 			Service/-collector Service/-webhook ServiceAccount/-collector ServiceAccount/-viewer ServiceAccount/-webhook`,
 			"MutatingWebhookConfiguration/zz-metawire-webhook"),
@@ -359,8 +361,8 @@ func TestNobodyIsHeldBack(t *testing.T) {
 			t.Errorf("%q does not select the pods of %s %s", selector, o.GetKind(), o.GetName())
 		}
 	}
-	if pods != 4 {
-		t.Errorf("%d kinds of pods, want the collector's, the webhook's and those of two tests", pods)
+	if pods != 5 {
+		t.Errorf("%d kinds of pods, want the collector's, the webhook's and those of three tests", pods)
 	}
 }
 

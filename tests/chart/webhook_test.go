@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/metawire/metawire/internal/falco"
@@ -187,5 +188,37 @@ func TestConditionsKnowFalco(t *testing.T) {
 	}
 	if !strings.Contains(conditions[len(conditions)-1].Expression, "c.name == 'falco'") || !falco.Is("falco", "x") {
 		t.Error("a container named falco is not taken for Falco by both")
+	}
+}
+
+// TestTestOfTheWebhook stands where the webhook sees the release's namespace for
+// sure, with the right to create pods there, which goes when the tests have ended.
+func TestTestOfTheWebhook(t *testing.T) {
+	const name = "metawire-test-webhook"
+	_, objs := mustRender(t, loadChart(t), "")
+	rights := func(objs []*unstructured.Unstructured) map[string]*unstructured.Unstructured {
+		found := map[string]*unstructured.Unstructured{}
+		for _, o := range objs {
+			if o.GetName() == name {
+				found[o.GetKind()] = o
+			}
+		}
+		return found
+	}
+	found := rights(objs)
+	for _, kind := range []string{"Role", "RoleBinding", "ServiceAccount"} {
+		if found[kind] == nil {
+			t.Fatalf("there is no %s", kind)
+		}
+		a := found[kind].GetAnnotations()
+		if a["helm.sh/hook"] != "test" || a["helm.sh/hook-delete-policy"] != "before-hook-creation,hook-succeeded,hook-failed" || a["helm.sh/hook-weight"] != "-1" {
+			t.Errorf("%s: %v", kind, a)
+		}
+	}
+	for _, values := range []string{"webhook: {enabled: false}", "webhook: {namespaceSelector: {matchLabels: {a: b}}}"} {
+		_, objs := mustRender(t, loadChart(t), values)
+		if found := rights(objs); len(found) > 0 {
+			t.Errorf("with %s there is %v", values, found)
+		}
 	}
 }

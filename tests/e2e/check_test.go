@@ -247,7 +247,10 @@ func (b *breakages) take(t *testing.T, collection, name string) (mend func()) {
 	if err := json.Unmarshal(raw, &object); err != nil {
 		t.Fatal(err)
 	}
-	meta := object["metadata"].(map[string]any) //nolint:errcheck,forcetypeassert // the API server's
+	meta, ok := object["metadata"].(map[string]any)
+	if !ok {
+		t.Fatalf("%s has no metadata", path)
+	}
 	for _, key := range []string{"uid", "resourceVersion", "creationTimestamp", "managedFields"} {
 		delete(meta, key)
 	}

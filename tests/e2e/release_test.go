@@ -70,6 +70,7 @@ func TestRelease(t *testing.T) {
 	part("inventory", func(t *testing.T) { testInventory(t, w) })
 	part("inventory by a CronJob", func(t *testing.T) { testInventoryJob(t, w) })
 	part("uninstall", func(t *testing.T) { testUninstall(t, w) })
+	part("README", func(t *testing.T) { testReadme(t, w) })
 	part("sources of certificates", func(t *testing.T) { testTLSSources(t, w) })
 }
 

@@ -267,6 +267,7 @@ func testHelmTest(t *testing.T, w *world) {
 	}
 	rights()
 	w.patchDeployment(t, namespace, "metawire-webhook", `{"spec":{"replicas":2}}`)
+	w.helmTestSays(t, "PASS: the webhook wires Falco pods") // it waits until the Service leads to them again
 }
 
 // helmTestSays: the release's tests pass, and their log says what arrived, and

@@ -31,13 +31,13 @@ var errFinding = errors.New("not wired")
 func newExplain() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain",
-		Short: "Say why a pod is wired to the collector, or is not",
+		Short: "Say why a pod is wired to the collector, or is not, and who subscribes",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to explain: metawire explain pod NAMESPACE/NAME")
+			return errors.New("say what to explain: metawire explain pod NAMESPACE/NAME, or metawire explain subscribers")
 		},
 	}
-	c.AddCommand(newExplainPod())
+	c.AddCommand(newExplainPod(), newExplainSubscribers())
 	return c
 }
 

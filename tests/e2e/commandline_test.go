@@ -98,6 +98,16 @@ func testCommandLine(t *testing.T, w *world) {
 	if strings.Contains(out, "could not be asked") || strings.Contains(out, "refused") {
 		t.Errorf("explain of a pod that is served:\n%s", out)
 	}
+	if out, code := w.metawire(t, "explain", "subscribers"); code != 0 || !strings.Contains(out, falcos+"/"+pod.Name) {
+		t.Errorf("explain subscribers ended with %d, want 0 and pod %s:\n%s", code, pod.Name, out)
+	}
+	var replicas []struct {
+		Collector string
+		Told      *struct{ Subscribers []struct{ Node string } }
+	}
+	if out, code := w.metawire(t, "explain", "subscribers", "--node", w.node, "-o", "json"); code != 0 || json.Unmarshal([]byte(out), &replicas) != nil || len(replicas) == 0 || replicas[0].Told == nil {
+		t.Errorf("explain subscribers -o json ended with %d:\n%s", code, out)
+	}
 	if out, code := w.metawire(t, "check"); code != 0 {
 		t.Errorf("check ended with %d:\n%s", code, out)
 	}

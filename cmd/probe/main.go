@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newStream(), newWebhook(), newInventory()) //nolint:contextcheck // cobra hands it on
+	root.AddCommand(newStream(), newPermissions(), newWebhook(), newInventory()) //nolint:contextcheck // cobra hands it on
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(out)

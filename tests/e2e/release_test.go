@@ -243,7 +243,7 @@ func (w *world) permissions(t *testing.T, account string) (got []string) {
 // testHelmTest: the tests pass, what they may do is gone afterwards, and without a
 // webhook they fail and say why.
 func testHelmTest(t *testing.T, w *world) {
-	w.helmTestSays(t, ": wired: ", "+ init container metawire-wire", "PASS: the webhook wires Falco pods")
+	w.helmTestSays(t, " permissions that are configured are there", ": wired: ", "+ init container metawire-wire", "PASS: the webhook wires Falco pods")
 	rights := func() {
 		t.Helper()
 		const name = "metawire-test-webhook"
@@ -257,6 +257,12 @@ func testHelmTest(t *testing.T, w *world) {
 		}
 	}
 	rights()
+	w.withoutJobs(t, func() {
+		var log bytes.Buffer
+		if err := w.helm.Test(&log, started); err == nil || !strings.Contains(log.String(), "permissions are not there: list jobs.batch, watch jobs.batch: ") {
+			t.Errorf("without leave to read jobs: %v; want that it says so:\n%s", err, log.String())
+		}
+	})
 	w.patchDeployment(t, namespace, "metawire-webhook", `{"spec":{"replicas":0}}`)
 	var log bytes.Buffer
 	err := w.helm.Test(&log, started)
@@ -268,6 +274,28 @@ func testHelmTest(t *testing.T, w *world) {
 	rights()
 	w.patchDeployment(t, namespace, "metawire-webhook", `{"spec":{"replicas":2}}`)
 	w.helmTestSays(t, "PASS: the webhook wires Falco pods") // it waits until the Service leads to them again
+}
+
+// withoutJobs does something while the collectors may not read Jobs.
+func (w *world) withoutJobs(t *testing.T, do func()) {
+	t.Helper()
+	roles := w.api.RbacV1().ClusterRoles()
+	role, err := roles.Get(t.Context(), collector, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	less := role.DeepCopy()
+	for i, r := range less.Rules {
+		less.Rules[i].Resources = slices.DeleteFunc(r.Resources, func(resource string) bool { return resource == "jobs" })
+	}
+	if less, err = roles.Update(t.Context(), less, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	do()
+	less.Rules = role.Rules
+	if _, err := roles.Update(t.Context(), less, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // helmTestSays: the release's tests pass, and their log says what arrived, and

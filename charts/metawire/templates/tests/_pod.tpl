@@ -41,6 +41,26 @@ securityContext:
   {{- include "metawire.overlaid" (list . "metawire.containerSecurityContext" .Values.collector.containerSecurityContext) | nindent 2 }}
 {{- end }}
 
+{{- /* How a test reaches the API server, as its ServiceAccount. */}}
+{{- define "metawire.test.api.mount" -}}
+- name: api
+  mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+  readOnly: true
+{{- end }}
+
+{{- define "metawire.test.api.volume" -}}
+- name: api
+  projected:
+    sources:
+      - serviceAccountToken:
+          expirationSeconds: 600
+          path: token
+      - configMap:
+          name: kube-root-ca.crt
+          items:
+            - {key: ca.crt, path: ca.crt}
+{{- end }}
+
 {{- /* What a test may do: there before its pod, and gone once all have passed or
 one has failed. Arguments: root context, what is tested. */}}
 {{- define "metawire.test.rights" -}}

@@ -287,7 +287,7 @@ func TestReconnectPatienceEnds(t *testing.T) {
 	}
 	kill := subscribertest.ServeOn(t, l, subscribertest.Hold(podEvent))
 	o := options(l.Addr().String())
-	o.ReconnectPatience = 20 * time.Millisecond
+	o.ReconnectPatience = time.Second // for two tries, on a machine that has much to do
 	obs := &killer{kill: kill}
 	err = subscriber.Run(t.Context(), o, obs)
 	if !errors.Is(err, subscriber.ErrUnreachable) || obs.connected != 1 || len(obs.reasons) < 2 {

@@ -49,8 +49,11 @@ func (t *Target) source(ctx context.Context) (source, error) {
 		}
 	}
 	s.renews = fmt.Sprintf("you provide it: write a good one to Secret %s, and the daemons take it within a minute", s.secret)
-	// Without the webhook's file knowing a configuration, cert-manager keeps that.
-	if c, err := t.webhookConfiguration(ctx); err == nil && c.Configuration == "" {
+	secret, err := t.found.Client().CoreV1().Secrets(t.found.Namespace).Get(ctx, s.secret, metav1.GetOptions{})
+	// cert-manager writes of which Certificate it is; where the Secret may not be
+	// read: without the webhook's file knowing a configuration, cert-manager keeps that.
+	c, err2 := t.webhookConfiguration(ctx)
+	if err == nil && secret.Annotations["cert-manager.io/certificate-name"] != "" || err2 == nil && c.Configuration == "" {
 		s.name, s.renews = "certManager", "cert-manager renews it: kubectl -n "+t.found.Namespace+" describe certificates; do its pods run?"
 	}
 	return s, nil

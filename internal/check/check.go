@@ -96,7 +96,7 @@ func installedChecks() []check {
 		{"webhook-certificate", certificates, "the webhooks serve a certificate that the API server takes", wires, webhookCertificate},
 		{"registration", admission, "the API server is told to call the webhook for Falco pods", wires, registration},
 		{"canary", admission, "a Falco pod is wired when it is made (dry run)", wires, canary},
-		{"falco-pods", falcos, "every Falco pod is wired, or left alone on purpose", streams, falcoPods},
+		{"falco-pods", falcos, "every Falco pod is wired, or left alone on purpose", wires, falcoPods},
 		{"subscribers", falcos, "every wired Falco subscribes, and none is refused", streams, subscribers},
 		{"inventory", inventories, "the last run was complete", released, inventoryRuns},
 	}

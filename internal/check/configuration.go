@@ -79,7 +79,11 @@ func (t *Target) webhookConfiguration(ctx context.Context) (c webhookConfigurati
 	return c, nil
 }
 
-// reinstall is the command that brings back what was taken from the release.
-func (t *Target) reinstall() string {
-	return fmt.Sprintf("helm -n %s upgrade %s charts/metawire --reuse-values", t.found.Namespace, t.found.Release)
+// reinstall says how to bring back what was taken from the release.
+func (t *Target) reinstall() string { return again(t.found.Namespace, t.found.Release) }
+
+// again says how a release's objects are made as its chart has them. Which chart
+// that is, is known to who installed it, or whether it was Helm at all.
+func again(namespace, release string) string {
+	return fmt.Sprintf("install it again as it was installed: helm -n %s upgrade %s CHART --reset-then-reuse-values, or apply its manifests. What somebody added to an object stays: delete that object before", namespace, release)
 }

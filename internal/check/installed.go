@@ -102,6 +102,17 @@ func remains(ctx context.Context, api clientset.Interface) (all []string, err er
 	return all, nil
 }
 
+// serviceless returns a release whose collectors are there, and their Service is
+// not.
+func serviceless(ctx context.Context, api clientset.Interface) (namespace, release string) {
+	list, err := api.AppsV1().Deployments("").List(ctx, metav1.ListOptions{LabelSelector: installation.PartOf + ",app.kubernetes.io/component=" + installation.Collector})
+	if err != nil || len(list.Items) == 0 {
+		return "", ""
+	}
+	d := &list.Items[0]
+	return d.Namespace, installation.ReleaseOf(d)
+}
+
 // nothing says more of a release that was not found.
 func nothing(ctx context.Context, t *Target, api clientset.Interface) finding {
 	namespace := t.Namespace
@@ -111,8 +122,11 @@ func nothing(ctx context.Context, t *Target, api clientset.Interface) finding {
 	}
 	if left, err := remains(ctx, api); err == nil && len(left) > 0 {
 		details = append(details, "this is left of one: "+strings.Join(left, "; "))
-		return fail("it was taken away without helm uninstall, such as by deleting its Service or its namespace. "+
-			"Install it again, or remove the rest: kubectl delete mutatingwebhookconfigurations,clusterroles,clusterrolebindings -l "+installation.PartOf, details...)
+		if ns, release := serviceless(ctx, api); release != "" {
+			return fail(again(ns, release), append(details, fmt.Sprintf("release %s in namespace %s has a Deployment of the collectors, and no Service that leads to it", release, ns))...)
+		}
+		return fail("it was taken away without helm uninstall, such as by deleting its namespace. Install it again, or remove the rest, of each release by its name: "+
+			"kubectl delete mutatingwebhookconfigurations,clusterroles,clusterrolebindings -l "+installation.PartOf+",app.kubernetes.io/instance=RELEASE", details...)
 	}
 	if namespace != "" {
 		ns, err := api.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})

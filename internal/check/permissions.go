@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/metawire/metawire/internal/installation"
@@ -64,8 +65,11 @@ func (s *subject) read(t *Target, name string, verbs ...string) {
 // do for themselves, and read nothing else.
 func permissions(ctx context.Context, t *Target) finding {
 	subjects, err := t.subjects(ctx)
-	if err != nil {
+	switch {
+	case apierrors.IsForbidden(err):
 		return unread(err, "list deployments, cronjobs and configmaps in namespace "+t.found.Namespace)
+	case err != nil: // a part is not there
+		return fail(t.reinstall(), err.Error())
 	}
 	var details, lacks, more []string
 	for _, s := range subjects {
@@ -119,9 +123,7 @@ func (t *Target) subjects(ctx context.Context) (all subjects, err error) {
 			}
 		}
 		collector.needs = append(collector.needs, right{verb: "create", group: "authentication.k8s.io", resource: "tokenreviews"})
-		if t.config.Stream.Authorization != "disabled" {
-			collector.needs = append(collector.needs, right{verb: "create", group: "authorization.k8s.io", resource: "subjectaccessreviews"})
-		}
+		collector.needs = append(collector.needs, right{verb: "create", group: "authorization.k8s.io", resource: "subjectaccessreviews"})
 		collector.needs = append(collector.needs, named(kept, "", "secrets", t.config.Stream.Tickets.Secret.Name)...)
 		if t.config.Stream.TLS.Mode == selfManaged {
 			collector.needs = append(collector.needs, named(kept, "", "secrets", t.config.Stream.TLS.Secret.Name)...)

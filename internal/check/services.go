@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -51,24 +52,39 @@ func (t *Target) service(ctx context.Context, component string) (*corev1.Service
 	return &list.Items[0], finding{}
 }
 
-// leads reads what belongs to a Service.
-func (t *Target) leads(ctx context.Context, s *corev1.Service, component, port, listens string) finding {
-	pods, err := t.found.Pods(ctx, component)
-	if err != nil {
-		return unread(err, "list pods in namespace "+s.Namespace)
+// leads reads what belongs to a Service. What is wrong is looked at twice: pods and
+// endpoints are not of one moment.
+func (t *Target) leads(ctx context.Context, s *corev1.Service, component, port, listens string) (f finding) {
+	for range 2 {
+		if f.outcome == Failed {
+			select {
+			case <-ctx.Done():
+				return f
+			case <-time.After(settling):
+			}
+		}
+		pods, err := t.found.Pods(ctx, component)
+		if err != nil {
+			return unread(err, "list pods in namespace "+s.Namespace)
+		}
+		slices, err := t.found.Client().DiscoveryV1().EndpointSlices(s.Namespace).List(ctx, metav1.ListOptions{
+			LabelSelector: labels.Set{discoveryv1.LabelServiceName: s.Name}.String(),
+		})
+		if err != nil {
+			return unread(err, "list endpointslices in namespace "+s.Namespace)
+		}
+		if f = leadsTo(s, port, listens, pods, slices.Items); f.outcome != Failed {
+			return f
+		}
 	}
-	slices, err := t.found.Client().DiscoveryV1().EndpointSlices(s.Namespace).List(ctx, metav1.ListOptions{
-		LabelSelector: labels.Set{discoveryv1.LabelServiceName: s.Name}.String(),
-	})
-	if err != nil {
-		return unread(err, "list endpointslices in namespace "+s.Namespace)
-	}
-	f := leadsTo(s, port, listens, pods, slices.Items)
-	if f.outcome == Failed && f.hint == "" {
+	if f.hint == "" {
 		f.hint = t.reinstall()
 	}
 	return f
 }
+
+// settling is how long endpoints may be behind their pods.
+const settling = 2 * time.Second
 
 // leadsTo judges where a port of a Service leads: to pods, and to the port on
 // which they listen. listens is a number if it is known from elsewhere. A

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -21,9 +22,11 @@ func versions(ctx context.Context, t *Target) finding {
 		return unread(err, "list deployments in namespace "+ns)
 	}
 	images := map[string][]string{} // image -> who has it
+	own := map[string]bool{}        // names of the daemons' containers, beside which others may put theirs
 	for _, d := range list.Items {
 		for _, c := range d.Spec.Template.Spec.Containers {
 			images[c.Image] = append(images[c.Image], "Deployment "+d.Name)
+			own[c.Name] = true
 		}
 	}
 	if wires(t) == "" {
@@ -44,10 +47,15 @@ func versions(ctx context.Context, t *Target) finding {
 			bad = append(bad, fmt.Sprintf("image %s is not of the chart's version, %s", image, t.found.Version))
 		}
 	}
-	stale, builds, err := t.running(ctx, images)
-	if err != nil {
-		return unread(err, "list pods in namespace "+ns)
+	var pods []corev1.Pod
+	for _, component := range []string{installation.Collector, installation.Webhook} {
+		some, err := t.found.Pods(ctx, component)
+		if err != nil {
+			return unread(err, "list pods in namespace "+ns)
+		}
+		pods = append(pods, some...)
 	}
+	stale, builds := running(pods, images, own)
 	bad = append(bad, stale...)
 	bad = append(bad, t.saidVersions(ctx)...)
 	if len(bad) > 0 {
@@ -63,30 +71,28 @@ func versions(ctx context.Context, t *Target) finding {
 	return fine(details...)
 }
 
-// running looks at what the daemons' pods run: which have an image that no
-// Deployment has any more, and of how many builds they are.
-func (t *Target) running(ctx context.Context, images map[string][]string) (stale []string, builds int, err error) {
-	ids := map[string]bool{}
-	for _, component := range []string{installation.Collector, installation.Webhook} {
-		pods, err := t.found.Pods(ctx, component)
-		if err != nil {
-			return nil, 0, err
-		}
-		for i := range pods {
-			p := &pods[i]
-			for _, c := range p.Spec.Containers {
-				if _, ok := images[c.Image]; !ok {
-					stale = append(stale, fmt.Sprintf("pod %s still runs image %s", p.Name, c.Image))
-				}
+// running looks at what the daemons' pods run, in containers of these names: which have an image that no
+// Deployment has any more, and of how many builds they are. Where the cluster has
+// images come from a mirror, the registry is another.
+func running(pods []corev1.Pod, images map[string][]string, own map[string]bool) (stale []string, builds int) {
+	ids, known := map[string]bool{}, map[string]bool{}
+	for image := range images {
+		known[path.Base(image)] = true
+	}
+	for i := range pods {
+		p := &pods[i]
+		for _, c := range p.Spec.Containers {
+			if own[c.Name] && !known[path.Base(c.Image)] {
+				stale = append(stale, fmt.Sprintf("pod %s still runs image %s", p.Name, c.Image))
 			}
-			for _, s := range p.Status.ContainerStatuses {
-				if s.ImageID != "" && !slices.ContainsFunc(p.Spec.Containers, func(c corev1.Container) bool { return s.Name == c.Name && strings.Contains(c.Image, "@") }) {
-					ids[s.ImageID] = true
-				}
+		}
+		for _, s := range p.Status.ContainerStatuses {
+			if s.ImageID != "" && own[s.Name] && !slices.ContainsFunc(p.Spec.Containers, func(c corev1.Container) bool { return s.Name == c.Name && strings.Contains(c.Image, "@") }) {
+				ids[s.ImageID] = true
 			}
 		}
 	}
-	return stale, len(ids), nil
+	return stale, len(ids)
 }
 
 // saidVersions returns which versions the daemons say that they are of, other than

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -83,7 +84,7 @@ func Find(ctx context.Context, config *rest.Config, namespace string) (*Installa
 		return nil, fmt.Errorf("look for Metawire's Service %s: %w", where, err)
 	case len(services.Items) == 0:
 		if services.Items, err = withoutStream(ctx, api, namespace); err != nil {
-			return nil, fmt.Errorf("look for Metawire's ConfigMaps %s: %w", where, err)
+			return nil, fmt.Errorf("look for what there is of Metawire %s: %w", where, err)
 		}
 	}
 	switch len(services.Items) {
@@ -116,8 +117,15 @@ func withoutStream(ctx context.Context, api kubernetes.Interface, namespace stri
 	if err != nil {
 		return nil, err
 	}
+	collectors, err := api.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{LabelSelector: PartOf + "," + componentLabel + "=" + Collector})
+	if err != nil {
+		return nil, err
+	}
 	for _, m := range maps.Items {
-		if _, ok := m.Data[configurationKey(Inventory)]; ok {
+		streams := slices.ContainsFunc(collectors.Items, func(d appsv1.Deployment) bool {
+			return d.Namespace == m.Namespace && d.Labels[instanceLabel] == m.Labels[instanceLabel]
+		})
+		if _, ok := m.Data[configurationKey(Inventory)]; ok && !streams { // else its Service is gone
 			all = append(all, corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: m.Namespace, Labels: m.Labels}})
 		}
 	}
@@ -270,8 +278,34 @@ func (i *Installation) Authorities(ctx context.Context) ([]byte, error) {
 			}
 		}
 	}
-	none := errors.New("cannot find the authority of the stream's certificate, give it by --tls-ca FILE: neither a MutatingWebhookConfiguration nor a Secret of the release holds one")
-	return nil, errors.Join(none, err, err2)
+	bundle, err3 := i.mounted(ctx)
+	if len(wiring.Fingerprints(bundle)) > 0 {
+		return bundle, nil
+	}
+	none := errors.New("cannot find the authority of the stream's certificate: neither a MutatingWebhookConfiguration nor a Secret of the release holds one (metawire watch takes it by --tls-ca FILE)")
+	return nil, errors.Join(none, err, err2, err3)
+}
+
+// mounted returns the authorities in the Secret that the collectors have their
+// certificate from, where that is not the release's own.
+func (i *Installation) mounted(ctx context.Context) ([]byte, error) {
+	list, err := i.api.AppsV1().Deployments(i.Namespace).List(ctx, i.Only(Collector))
+	if err != nil {
+		return nil, fmt.Errorf("list the collector's Deployment in namespace %q: %w", i.Namespace, err)
+	}
+	for _, d := range list.Items {
+		for _, v := range d.Spec.Template.Spec.Volumes {
+			if v.Name != "tls" || v.Secret == nil {
+				continue
+			}
+			s, err := i.api.CoreV1().Secrets(i.Namespace).Get(ctx, v.Secret.SecretName, metav1.GetOptions{})
+			if err != nil {
+				return nil, fmt.Errorf("read the certificate's Secret: %w", err)
+			}
+			return s.Data["ca.crt"], nil
+		}
+	}
+	return nil, nil
 }
 
 // NamespaceSelectors returns which namespaces' pods the webhook sees, for each

@@ -133,6 +133,22 @@ func (b *breakages) ofNetwork() []breakage {
 		return `{"metadata": {"name": "deny"}, "spec": {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "` + component + `"}}, "policyTypes": ["Ingress"]}}`
 	}
 	return []breakage{
+		{name: "the Service is gone", breaks: func(t *testing.T) func() {
+			services := b.api.CoreV1().Services(namespace)
+			s, err := services.Get(t.Context(), "metawire-collector", metav1.GetOptions{})
+			if err == nil {
+				err = services.Delete(t.Context(), s.Name, metav1.DeleteOptions{})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() { // with its address, which wired Falcos know
+				s.ResourceVersion, s.UID = "", ""
+				if _, err := services.Create(t.Context(), s, metav1.CreateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, id: "release", says: []string{"has a Deployment of the collectors, and no Service that leads to it", "install it again as it was installed"}},
 		{name: "the Service selects other pods", breaks: func(t *testing.T) func() {
 			return b.change(t, toService, `{"spec": {"selector": {"app.kubernetes.io/component": "other"}}}`, `{"spec": {"selector": {"app.kubernetes.io/component": "collector"}}}`)
 		}, id: "collector-service", says: []string{"Service metawire-collector does not select pod"}},

@@ -29,14 +29,18 @@ import (
 	"github.com/metawire/metawire/tests/e2e/release"
 )
 
-// provided installs the release with certificates of the user's, and wires a Falco.
+// provided installs the release with certificates of the user's, first without a
+// webhook, in which there is nothing to find fault with, and wires a Falco.
 func (b *breakages) provided(t *testing.T) {
 	t.Helper()
 	b.ca, b.caKey = authority(t, nil, nil, "a company", nil)
 	b.createSecret(t, "mine", b.leaf(t, nil))
-	if _, err := b.helm.Install(t.Context(), b.values(map[string]any{
-		"tls": map[string]any{"source": "provided", "provided": map[string]any{"secretName": "mine"}},
-	}), nil, started); err != nil {
+	tls := map[string]any{"source": "provided", "provided": map[string]any{"secretName": "mine"}}
+	if _, err := b.helm.Install(t.Context(), b.values(map[string]any{"tls": tls, "webhook": map[string]any{"enabled": false}}), nil, started); err != nil {
+		t.Fatal(err)
+	}
+	b.content(t)
+	if _, err := b.helm.Upgrade(t.Context(), b.values(map[string]any{"tls": tls}), started); err != nil {
 		t.Fatal(err)
 	}
 	b.webhookAnswers(t)

@@ -166,7 +166,7 @@ func TestObjects(t *testing.T) {
 			ClusterRole/-webhook ClusterRoleBinding/-collector ClusterRoleBinding/-collector-events
 			ClusterRoleBinding/-collector-reviews ClusterRoleBinding/-viewer ClusterRoleBinding/-webhook
 			ConfigMap/-collector ConfigMap/-webhook Deployment/-collector Deployment/-webhook
-			Pod/-test-permissions Pod/-test-stream Pod/-test-webhook Role/-test-webhook RoleBinding/-test-webhook
+			Pod/-test-rights Pod/-test-stream Pod/-test-webhook Role/-test-webhook RoleBinding/-test-webhook
 			ServiceAccount/-test-webhook PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
 			Role/-collector Role/-webhook RoleBinding/-collector RoleBinding/-webhook Secret/-ca Secret/-tickets
 			Service/-collector Service/-webhook ServiceAccount/-collector ServiceAccount/-viewer ServiceAccount/-webhook`,
@@ -177,7 +177,7 @@ func TestObjects(t *testing.T) {
 			ClusterRoleBinding/-collector-reviews ClusterRoleBinding/-viewer ClusterRoleBinding/-webhook
 			ConfigMap/-collector ConfigMap/-webhook Deployment/-collector Deployment/-webhook
 			NetworkPolicy/-collector NetworkPolicy/-egress NetworkPolicy/-webhook
-			Pod/-test-permissions Pod/-test-stream PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
+			Pod/-test-rights Pod/-test-stream PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
 			Role/-collector Role/-webhook RoleBinding/-collector RoleBinding/-webhook Secret/-tickets
 			Service/-collector Service/-webhook ServiceAccount/-viewer PrometheusRule/ ServiceMonitor/`,
 			"MutatingWebhookConfiguration/zz-"+cut+"-webhook", "ConfigMap/"+cut+"-dashboard", "ConfigMap/metawire-extra", "ConfigMap/metawire-text",
@@ -185,7 +185,7 @@ func TestObjects(t *testing.T) {
 		"the least": objectNames("metawire", `
 			ClusterRole/-collector ClusterRole/-collector-reviews ClusterRole/-viewer
 			ClusterRoleBinding/-collector ClusterRoleBinding/-collector-reviews ClusterRoleBinding/-viewer
-			ConfigMap/-collector Deployment/-collector Pod/-test-permissions Pod/-test-stream Role/-collector RoleBinding/-collector
+			ConfigMap/-collector Deployment/-collector Pod/-test-rights Pod/-test-stream Role/-collector RoleBinding/-collector
 			Secret/-ca Secret/-tickets Service/-collector ServiceAccount/-viewer`),
 		"cert-manager": objectNames("metawire", `
 			Certificate/-authority Certificate/-collector Certificate/-webhook
@@ -194,7 +194,7 @@ func TestObjects(t *testing.T) {
 			ClusterRoleBinding/-collector-reviews ClusterRoleBinding/-viewer
 			ConfigMap/-collector ConfigMap/-webhook Deployment/-collector Deployment/-webhook
 			Issuer/-authority Issuer/-selfsigned
-			Pod/-test-permissions Pod/-test-stream Pod/-test-webhook Role/-test-webhook RoleBinding/-test-webhook
+			Pod/-test-rights Pod/-test-stream Pod/-test-webhook Role/-test-webhook RoleBinding/-test-webhook
 			ServiceAccount/-test-webhook PodDisruptionBudget/-collector PodDisruptionBudget/-webhook
 			Role/-collector Role/-webhook RoleBinding/-collector RoleBinding/-webhook Secret/-tickets
 			Service/-collector Service/-webhook ServiceAccount/-collector ServiceAccount/-viewer ServiceAccount/-webhook`,
@@ -202,12 +202,12 @@ func TestObjects(t *testing.T) {
 		"inventory alone": objectNames("metawire", `
 			ClusterRole/-collector ClusterRole/-inventory ClusterRoleBinding/-collector ClusterRoleBinding/-inventory
 			ConfigMap/-collector ConfigMap/-inventory-report Deployment/-collector Lease/-inventory
-			Pod/-test-inventory Pod/-test-permissions PodDisruptionBudget/-collector Role/-inventory RoleBinding/-inventory Secret/-inventory-redaction
+			Pod/-test-inventory Pod/-test-rights PodDisruptionBudget/-collector Role/-inventory RoleBinding/-inventory Secret/-inventory-redaction
 			Service/-collector ServiceAccount/-collector`),
 		"a CronJob alone": objectNames("metawire", `
 			ClusterRole/-inventory ClusterRole/-inventory-types ClusterRoleBinding/-inventory ClusterRoleBinding/-inventory-types
 			ConfigMap/-inventory ConfigMap/-inventory-report CronJob/-inventory Lease/-inventory
-			NetworkPolicy/-egress Pod/-test-inventory Pod/-test-permissions-inventory Role/-inventory RoleBinding/-inventory
+			NetworkPolicy/-egress Pod/-test-inventory Pod/-test-rights-job Role/-inventory RoleBinding/-inventory
 			Secret/-inventory-redaction ServiceAccount/-inventory PrometheusRule/`),
 	}
 	for name, r := range renderAll(t) {

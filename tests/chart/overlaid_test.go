@@ -44,7 +44,7 @@ webhook:
 		t.Fatal(err)
 	}
 	specs := map[string]corev1.PodSpec{"metawire-collector": d.Spec.Template.Spec, "metawire-inventory": c.Spec.JobTemplate.Spec.Template.Spec}
-	for _, name := range []string{"metawire-test-permissions", "metawire-test-stream", "metawire-test-webhook", "metawire-test-inventory"} {
+	for _, name := range []string{"metawire-test-rights", "metawire-test-stream", "metawire-test-webhook", "metawire-test-inventory"} {
 		p, err := find[corev1.Pod](objs, "Pod", name)
 		if err != nil {
 			t.Fatal(err)

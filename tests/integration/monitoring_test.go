@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/metawire/metawire/collector/inventory"
@@ -95,6 +96,11 @@ func TestMonitoring(t *testing.T) {
 	falco.Spec.ServiceAccountName = "default" // no controller sets it here
 	falco.Spec.Containers[0].Name, falco.Spec.Containers[0].Image = "falco", "falcosecurity/falco:0.43.1"
 	create(t, falco)
+	t.Cleanup(func() { // it trusts this test's authority alone, which holds up a change of another
+		if err := api.Delete(context.Background(), falco, client.GracePeriodSeconds(0)); err != nil {
+			t.Error(err)
+		}
+	})
 	s := plugin.Start(plugin.Options{Node: node, Kinds: plugin.Kinds(), Target: func() string { return plaintext }})
 	t.Cleanup(s.Stop)
 	eventually(t, func() error {

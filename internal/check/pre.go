@@ -28,7 +28,7 @@ func preChecks() []check {
 func (t *Target) home() string { return cmp.Or(t.Namespace, "metawire") }
 
 // installRights: the person may create what the chart has. Whoever creates roles
-// must also have what they grant: so the streamed types are asked for too.
+// must also have what they grant: so that is asked for too.
 func installRights(ctx context.Context, t *Target) finding {
 	api, err := clientset.NewForConfig(t.Config)
 	if err != nil {
@@ -50,6 +50,18 @@ func installRights(ctx context.Context, t *Target) finding {
 	} {
 		r.verb = "create"
 		rights = append(rights, r)
+	}
+	// What the daemons' roles grant besides.
+	rights = append(rights,
+		right{verb: "create", group: "authentication.k8s.io", resource: "tokenreviews"}, right{verb: "create", group: "authorization.k8s.io", resource: "subjectaccessreviews"},
+		right{verb: "create", resource: "events"},
+		right{verb: "get", group: "metawire.dev", resource: "nodes", sub: "stream"}, right{verb: "list", group: "metawire.dev", resource: "nodes", sub: "stream"},
+	)
+	for _, verb := range []string{"list", "watch", "patch"} {
+		rights = append(rights, right{verb: verb, group: "admissionregistration.k8s.io", resource: "mutatingwebhookconfigurations"})
+	}
+	for _, verb := range []string{"list", "watch", "update"} {
+		rights = append(rights, right{verb: verb, resource: "secrets", namespace: ns})
 	}
 	for _, k := range t.Types {
 		if k.Streamed {

@@ -85,6 +85,16 @@ func TestNotes(t *testing.T) {
 	if !strings.Contains(files["NOTES.txt"], "which is off: they have no") {
 		t.Errorf("the notes do not say that addTypes has no effect:\n%s", files["NOTES.txt"])
 	}
+	const alone = "there are alerts, and nothing here has the daemons scraped"
+	for values, want := range map[string]bool{
+		"monitoring: {prometheusRule: {enabled: true}}":                                  true,
+		"monitoring: {prometheusRule: {enabled: true}, serviceMonitor: {enabled: true}}": false,
+	} {
+		files, _ = mustRender(t, loadChart(t), values)
+		if got := strings.Contains(files["NOTES.txt"], alone); got != want {
+			t.Errorf("%s: the notes say %q: %t", values, alone, got)
+		}
+	}
 	files, _ = mustRender(t, loadChart(t), "namespaceOverride: other")
 	for _, want := range []string{"rollout status -n other", "helm test -n " + namespace, "metawire-collector.other.svc"} {
 		if !strings.Contains(files["NOTES.txt"], want) {

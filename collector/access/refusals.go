@@ -74,14 +74,17 @@ func (l *refusals) add(of string, who asker, r *Refusal, served bool) {
 }
 
 // Refusals returns the last refusals, the newest first: those that asked for the
-// node, and those of tickets, which name none; all if it is empty. There are at
-// most 256. Any goroutine may call it.
+// node, those of pods on it, whatever they asked for, and those of tickets, which
+// name none; all if it is empty. There are at most 256. Any goroutine may call it.
 func (g *Guard) Refusals(node string) []Record {
 	g.last.mu.Lock()
 	all := slices.Clone(g.last.all)
 	g.last.mu.Unlock()
 	if node != "" {
-		all = slices.DeleteFunc(all, func(r Record) bool { return r.Node != "" && r.Node != node })
+		all = slices.DeleteFunc(all, func(r Record) bool {
+			p, _ := g.roster.Pod(r.Pod)
+			return r.Node != "" && r.Node != node && p.Node != node
+		})
 	}
 	slices.Reverse(all)
 	return all

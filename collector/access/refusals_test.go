@@ -79,6 +79,10 @@ func TestRefusals(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got\n%q, want\n%q", got, want)
 	}
+	// What falco-2, which is on node-2, asked of node-1, too.
+	if n := len(w.Refusals("node-2")); n != 3 {
+		t.Errorf("%d of node-2 and its pods, want 3: %+v", n, w.Refusals("node-2"))
+	}
 	if n := len(w.Refusals("")); n != len(want)+1 {
 		t.Errorf("%d of all nodes, want %d", n, len(want)+1)
 	}

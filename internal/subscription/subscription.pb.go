@@ -25,8 +25,8 @@ const (
 
 type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of this node alone; empty: of all. Refused tickets name no node: they come
-	// with each.
+	// Of this node alone; empty: of all. Refusals: of who asked for the node, or is
+	// a pod on it; refused tickets name no node, and come with each.
 	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

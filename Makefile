@@ -16,7 +16,7 @@ LDFLAGS := -s -w -X github.com/metawire/metawire/internal/version.Version=$(VERS
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/metawire
 # Tools are built once for each version of their module.
 TOOLS = $(eval TOOLS := $(CACHE)/tools-$(shell go env GOVERSION | cat .ci/tools/go.mod .ci/tools/go.sum - | sha256sum | head -c 16))$(TOOLS)
-TEST := go test -count=1 -timeout 40m
+TEST := go test -count=1 -timeout 60m
 
 # kubectl and helm keep caches in the home directory; tests leave it alone.
 export KUBECACHEDIR := $(abspath bin/home/kube)

@@ -7,7 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/metawire/metawire/migrate/release"
 )
 
 // write writes the backup to a file that only its owner may read: there are
@@ -37,4 +43,33 @@ func (r *run) backUp(ctx context.Context) error {
 			fmt.Sprintf("%d objects and %d revisions of release %s, in Secret %s/%s and in %s", len(b.Objects), len(b.Records), r.state.Plan.Old, r.state.secret.Namespace, r.state.secret.Name, r.state.File),
 		}, nil
 	})
+}
+
+// find returns the object as it was, nil if there was none.
+func (b *backup) find(o *Object) *unstructured.Unstructured {
+	i := slices.IndexFunc(b.Objects, func(u *unstructured.Unstructured) bool { return o != nil && named(u) == *o })
+	if i < 0 {
+		return nil
+	}
+	return b.Objects[i]
+}
+
+// upgraded is the revision that a release has reached since it was backed up, 0 if
+// none. Upgrades that failed do not count.
+func (b *backup) upgraded(now []corev1.Secret) int {
+	for _, record := range slices.Backward(now) {
+		if n := release.Revision(record); n > b.newest() && record.Labels["status"] != "failed" {
+			return n
+		}
+	}
+	return 0
+}
+
+// newest is the last revision that was backed up.
+func (b *backup) newest() int {
+	n := 0
+	for _, record := range b.Records {
+		n = max(n, release.Revision(record))
+	}
+	return n
 }

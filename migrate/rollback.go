@@ -150,8 +150,10 @@ func (r *run) restore(ctx context.Context, b *backup) error {
 		if named(u) == deref(r.state.Service) {
 			continue // last: it leads to what is not ready yet
 		}
-		if err := r.namespace(ctx, u.GetNamespace()); u.GetNamespace() != "" && err != nil {
-			return err
+		if ns := u.GetNamespace(); ns != "" {
+			if err := r.namespace(ctx, ns); err != nil {
+				return err
+			}
 		}
 		made := portable(u)
 		if named(u) == deref(r.state.CronJob) { // until the new one is gone

@@ -13,8 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/utils/ptr"
 
+	"github.com/metawire/metawire/internal/falco"
 	"github.com/metawire/metawire/internal/version"
 	"github.com/metawire/metawire/internal/wiring"
 )
@@ -69,7 +69,7 @@ func (w *webhook) run(ctx context.Context) error {
 	defer cancel()
 	said := ""
 	for {
-		made, err := w.api.CoreV1().Pods(w.namespace).Create(ctx, canary(), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		made, err := w.api.CoreV1().Pods(w.namespace).Create(ctx, falco.Canary(), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			err = fmt.Errorf("the API server does not create the pod: %w", err)
 		} else if err = w.judge(made); err == nil {
@@ -109,25 +109,4 @@ func (w *webhook) judge(made *corev1.Pod) error {
 	}
 	fmt.Fprintln(w.out, "PASS: the webhook wires Falco pods")
 	return nil
-}
-
-// canary is a pod that the webhook must wire, and that the Pod Security Standard
-// restricted admits. Its image is never pulled.
-func canary() *corev1.Pod {
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "metawire-canary-"},
-		Spec: corev1.PodSpec{
-			AutomountServiceAccountToken: ptr.To(false),
-			SecurityContext: &corev1.PodSecurityContext{
-				RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To[int64](65532),
-				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-			},
-			Containers: []corev1.Container{{
-				Name: "falco", Image: "docker.io/falcosecurity/falco:0.43.1", Args: []string{"/usr/bin/falco"},
-				SecurityContext: &corev1.SecurityContext{
-					AllowPrivilegeEscalation: ptr.To(false), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-				},
-			}},
-		},
-	}
 }

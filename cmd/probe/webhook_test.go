@@ -69,7 +69,7 @@ func TestWebhook(t *testing.T) {
 
 // TestCanaryIsWired by the webhook's own code, in a namespace of restricted pods.
 func TestCanaryIsWired(t *testing.T) {
-	p := canary()
+	p := falco.Canary()
 	p.Namespace = "n"
 	patched, d := inject.Pod(p, inject.Settings{Version: "1", Host: "c.n.svc", Port: 45000, Addresses: []string{"192.0.2.1"}, Image: "i"})
 	if d.Outcome != wiring.Wired {

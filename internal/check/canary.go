@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/metawire/metawire/internal/falco"
 	"github.com/metawire/metawire/internal/version"
 	"github.com/metawire/metawire/internal/wiring"
 )
@@ -32,7 +32,7 @@ func canary(ctx context.Context, t *Target) finding {
 	var took time.Duration
 	for range 2 { // one call may fail by chance, as when a pod is just going
 		began := time.Now()
-		made, err := t.found.Client().CoreV1().Pods(namespace).Create(ctx, canaryPod(namespace), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		made, err := t.found.Client().CoreV1().Pods(namespace).Create(ctx, falco.Canary(), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			return warn(fmt.Sprintf("what the message names refuses the pod, or you may not create pods in namespace %s: whether one is wired cannot be told from here", namespace), err.Error())
 		}
@@ -100,21 +100,4 @@ func (t *Target) canaryNamespace(ctx context.Context) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// canaryPod is a Falco as Pod Security takes it everywhere.
-func canaryPod(namespace string) *corev1.Pod {
-	yes, no, user := true, false, int64(65532)
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "metawire-check", Namespace: namespace, Labels: map[string]string{"app.kubernetes.io/name": "metawire-check"}},
-		Spec: corev1.PodSpec{
-			SecurityContext: &corev1.PodSecurityContext{
-				RunAsNonRoot: &yes, RunAsUser: &user, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-			},
-			Containers: []corev1.Container{{
-				Name: "falco", Image: "docker.io/falcosecurity/falco:0.43.1", Args: []string{"/usr/bin/falco"},
-				SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
-			}},
-		},
-	}
 }

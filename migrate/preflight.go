@@ -4,19 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
-	"golang.org/x/sync/errgroup"
-	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/metawire/metawire/internal/rights"
 )
 
 // preflight finds out whether what is planned can be done.
@@ -29,10 +29,10 @@ func (d *drafter) preflight(ctx context.Context) error {
 
 // allowed asks whether the caller may do all that is ahead, and its undoing.
 func (d *drafter) allowed(ctx context.Context) error {
-	needs := map[authorizationv1.ResourceAttributes]bool{}
+	needs := map[rights.Right]bool{}
 	need := func(group, resource, sub, namespace string, verbs ...string) {
-		for _, v := range verbs {
-			needs[authorizationv1.ResourceAttributes{Group: group, Resource: resource, Subresource: sub, Namespace: namespace, Verb: v}] = true
+		for _, r := range rights.Of(rights.Right{Group: group, Resource: resource, Sub: sub, Namespace: namespace}, verbs...) {
+			needs[r] = true
 		}
 	}
 	objects := func(all []*unstructured.Unstructured, verbs ...string) error {
@@ -95,12 +95,17 @@ func (d *drafter) allowed(ctx context.Context) error {
 	if d.state.Relay != nil {
 		need("", "services", "", made, "get", "create", "delete")
 	}
-	missing, err := d.missing(ctx, needs)
+	missing, err := rights.Missing(ctx, d.api, nil, slices.Collect(maps.Keys(needs)))
 	if err != nil {
 		return err
 	}
 	if len(missing) > 0 {
-		d.problem("you lack these permissions:\n  %s", strings.Join(missing, "\n  "))
+		lines := make([]string, 0, len(missing))
+		for _, r := range missing {
+			lines = append(lines, r.String())
+		}
+		slices.Sort(lines)
+		d.problem("you lack these permissions:\n  %s", strings.Join(lines, "\n  "))
 	}
 	return d.undoable(ctx)
 }
@@ -123,42 +128,6 @@ func (d *drafter) undoable(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// missing returns which of the permissions the caller has not got, in words.
-func (d *drafter) missing(ctx context.Context, needs map[authorizationv1.ResourceAttributes]bool) ([]string, error) {
-	var mu sync.Mutex
-	var missing []string
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(8)
-	for a := range needs {
-		g.Go(func() error {
-			review, err := d.api.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
-				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a},
-			}, metav1.CreateOptions{})
-			if err != nil {
-				return fmt.Errorf("ask what you may do: %w", err)
-			}
-			if review.Status.Allowed {
-				return nil
-			}
-			resource := a.Resource
-			if a.Subresource != "" {
-				resource += "/" + a.Subresource
-			}
-			where := " in namespace " + a.Namespace
-			if a.Namespace == "" {
-				where = ""
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			missing = append(missing, a.Verb+" "+resourceText(resource, a.Group)+where)
-			return nil
-		})
-	}
-	err := g.Wait()
-	slices.Sort(missing)
-	return missing, err
 }
 
 // clusterIDs are what the service takes (contract runs).

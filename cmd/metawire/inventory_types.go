@@ -11,9 +11,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
-	authorizationv1 "k8s.io/api/authorization/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
 
@@ -21,6 +18,7 @@ import (
 	"github.com/metawire/metawire/collector/config"
 	"github.com/metawire/metawire/collector/inventory"
 	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/internal/rights"
 )
 
 // typeRow is what becomes of a resource type.
@@ -186,27 +184,21 @@ func sensitive() (func(string) bool, error) {
 
 // allow asks which rows may be listed.
 func allow(ctx context.Context, api kubernetes.Interface, rows []typeRow) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(8)
-	for i := range rows {
-		r := &rows[i]
-		if !r.Served {
-			continue
-		}
-		g.Go(func() error {
-			t := schema.ParseGroupResource(r.Name)
-			review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-				ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "list", Group: t.Group, Resource: t.Resource},
-			}}
-			answer, err := api.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
-			if err != nil {
-				return fmt.Errorf("ask whether %s may be listed: %w", r.Name, err)
-			}
-			r.Allowed = answer.Status.Allowed
-			return nil
-		})
+	list := func(r typeRow) rights.Right {
+		t := schema.ParseGroupResource(r.Name)
+		return rights.Right{Verb: "list", Group: t.Group, Resource: t.Resource}
 	}
-	return g.Wait()
+	var served []rights.Right
+	for _, r := range rows {
+		if r.Served {
+			served = append(served, list(r))
+		}
+	}
+	allowed, err := rights.Held(ctx, api, nil, served)
+	for i, r := range rows {
+		rows[i].Allowed = slices.Contains(allowed, list(r))
+	}
+	return err
 }
 
 func writeTypes(w io.Writer, rows []typeRow, more int) error {

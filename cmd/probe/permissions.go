@@ -10,11 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 	authenticationv1 "k8s.io/api/authentication/v1"
-	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/metawire/metawire/internal/rights"
 )
 
 func newPermissions() *cobra.Command {
@@ -56,70 +57,38 @@ func permissions(ctx context.Context, out io.Writer, api kubernetes.Interface, r
 		return fmt.Errorf("ask the API server who this is: %w", err)
 	}
 	fmt.Fprintf(out, "probe permissions: of %s\n", self.Status.UserInfo.Username)
-	asked, lacks := 0, []string{}
+	var configured []rights.Right
 	for _, r := range rules {
-		for _, a := range questions(r) {
-			may, err := mayI(ctx, api, a)
-			if err != nil {
-				return err
-			}
-			if asked++; !may {
-				lacks = append(lacks, written(a))
-			}
-		}
+		configured = append(configured, granted(r)...)
 		fmt.Fprintf(out, "  %s: %s\n", strings.Join(r.Verbs, ", "), strings.Join(r.Resources, ", ")+of(r.APIGroups))
 	}
-	for _, a := range []authorizationv1.ResourceAttributes{
-		{Verb: "get", Resource: "secrets"}, {Verb: "create", Resource: "pods"}, {Verb: "create", Resource: "pods", Subresource: "exec"},
-		{Verb: "escalate", Group: rbacv1.GroupName, Resource: "clusterroles"},
-	} {
-		may, err := mayI(ctx, api, a)
-		if err != nil {
-			return err
-		}
-		if may {
-			fmt.Fprintf(out, "it may also %s, in all namespaces, which no part of the release grants: kubectl get clusterrolebindings -o wide shows who does\n", written(a))
-		}
+	missing, err := rights.Missing(ctx, api, nil, configured)
+	if err != nil {
+		return err
 	}
-	if len(lacks) > 0 {
-		return fmt.Errorf("%d of %d permissions are not there: %s: the release's ClusterRoles or their bindings were changed, and helm upgrade brings them back; metawire check says more", len(lacks), asked, strings.Join(lacks, ", "))
+	extra, err := rights.Held(ctx, api, nil, rights.Unwanted())
+	if err != nil {
+		return err
 	}
-	fmt.Fprintf(out, "PASS: all %d permissions that are configured are there\n", asked)
+	if len(extra) > 0 {
+		fmt.Fprintf(out, "it may also %s, in all namespaces, which no part of the release grants: kubectl get clusterrolebindings -o wide shows who does\n", rights.List(extra))
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%d of %d permissions are not there: %s: the release's ClusterRoles or their bindings were changed, and helm upgrade brings them back; metawire check says more", len(missing), len(configured), rights.List(missing))
+	}
+	fmt.Fprintf(out, "PASS: all %d permissions that are configured are there\n", len(configured))
 	return nil
 }
 
-// questions are what a rule allows, one by one.
-func questions(r rbacv1.PolicyRule) (all []authorizationv1.ResourceAttributes) {
+// granted are what a rule allows, one by one.
+func granted(r rbacv1.PolicyRule) (all []rights.Right) {
 	for _, g := range r.APIGroups {
 		for _, resource := range r.Resources {
 			resource, sub, _ := strings.Cut(resource, "/")
-			for _, v := range r.Verbs {
-				all = append(all, authorizationv1.ResourceAttributes{Verb: v, Group: g, Resource: resource, Subresource: sub})
-			}
+			all = append(all, rights.Of(rights.Right{Group: g, Resource: resource, Sub: sub}, r.Verbs...)...)
 		}
 	}
 	return all
-}
-
-func mayI(ctx context.Context, api kubernetes.Interface, a authorizationv1.ResourceAttributes) (bool, error) {
-	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a}}
-	answer, err := api.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
-	if err != nil {
-		return false, fmt.Errorf("ask the API server whether this pod may %s: %w", written(a), err)
-	}
-	return answer.Status.Allowed, nil
-}
-
-// written is a permission as kubectl auth can-i takes it.
-func written(a authorizationv1.ResourceAttributes) string {
-	resource := a.Resource
-	if a.Group != "" {
-		resource += "." + a.Group
-	}
-	if a.Subresource != "" {
-		resource += "/" + a.Subresource
-	}
-	return a.Verb + " " + resource
 }
 
 // of names API groups, but for the core's.

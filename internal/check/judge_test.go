@@ -307,20 +307,3 @@ func TestIsOther(t *testing.T) {
 		}
 	}
 }
-
-func TestListed(t *testing.T) {
-	rights := []right{
-		{verb: "list", resource: "pods"}, {verb: "get", group: "apps", resource: "deployments", namespace: "ns", name: "x"},
-		{verb: "watch", resource: "pods"}, {verb: "create", resource: "pods", sub: "exec"},
-	}
-	if got, want := listed(rights), "list and watch pods, get deployments.apps x in namespace ns, create pods/exec"; got != want {
-		t.Errorf("got %s", got)
-	}
-	rights = nil
-	for i := range maxRights + 3 {
-		rights = append(rights, right{verb: "list", resource: strings.Repeat("x", i+1)})
-	}
-	if got := listed(rights); !strings.HasSuffix(got, ", and 3 more") {
-		t.Errorf("got %s", got)
-	}
-}

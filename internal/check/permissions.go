@@ -11,14 +11,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/internal/rights"
 )
 
 // subject is a ServiceAccount, and what it must and may not be able to do.
 type subject struct {
 	component string // such as "collector", for people
-	user      string
-	groups    []string
-	needs     []right
+	*rights.Account
+	needs []rights.Right
 	// reads are the names of the types that it may list, and watch, by verb.
 	reads map[string]map[string]bool
 }
@@ -29,17 +29,12 @@ type subjects []*subject
 // of returns the subject of a ServiceAccount's user name.
 func (all *subjects) of(component, user string) *subject {
 	for _, s := range *all {
-		if s.user == user {
+		if s.User == user {
 			s.component += " and the " + component
 			return s
 		}
 	}
-	namespace, _, _ := strings.Cut(strings.TrimPrefix(user, "system:serviceaccount:"), ":")
-	s := &subject{
-		component: component, user: user,
-		groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
-		reads:  map[string]map[string]bool{"list": {}, "watch": {}},
-	}
+	s := &subject{component: component, Account: rights.ServiceAccount(user), reads: map[string]map[string]bool{"list": {}, "watch": {}}}
 	*all = append(*all, s)
 	return s
 }
@@ -53,9 +48,9 @@ func (s *subject) read(t *Target, name string, verbs ...string) {
 			continue
 		}
 		s.reads[verb][name] = true
-		r := right{verb: verb, group: gr.Group, resource: gr.Resource}
+		r := rights.Right{Verb: verb, Group: gr.Group, Resource: gr.Resource}
 		if gr.Group == "" && !slices.ContainsFunc(t.Types, func(k Type) bool { return k.Group == "" && k.Resource == gr.Resource }) {
-			r.group = "*"
+			r.Group = "*"
 		}
 		s.needs = append(s.needs, r)
 	}
@@ -73,19 +68,19 @@ func permissions(ctx context.Context, t *Target) finding {
 	}
 	var details, lacks, more []string
 	for _, s := range subjects {
-		may, err := review(ctx, t.found.Client(), s, s.needs)
+		missing, err := rights.Missing(ctx, t.found.Client(), s.Account, s.needs)
 		if err != nil {
 			return unread(err, "create subjectaccessreviews")
 		}
-		if no := missing(s.needs, may); len(no) > 0 {
-			lacks = append(lacks, fmt.Sprintf("the %s (%s) may not: %s", s.component, s.user, listed(no)))
+		if len(missing) > 0 {
+			lacks = append(lacks, fmt.Sprintf("the %s (%s) may not: %s", s.component, s.User, rights.List(missing)))
 		}
 		extra, err := t.extra(ctx, s)
 		if err != nil {
 			return unread(err, "create subjectaccessreviews")
 		}
 		if len(extra) > 0 {
-			more = append(more, fmt.Sprintf("the %s (%s) may also: %s", s.component, s.user, listed(extra)))
+			more = append(more, fmt.Sprintf("the %s (%s) may also: %s", s.component, s.User, rights.List(extra)))
 		}
 		details = append(details, fmt.Sprintf("the %s has the %d rights that it needs", s.component, len(s.needs)))
 	}
@@ -101,13 +96,9 @@ func permissions(ctx context.Context, t *Target) finding {
 // subjects are the daemons' accounts.
 func (t *Target) subjects(ctx context.Context) (all subjects, err error) {
 	ns := t.found.Namespace
-	named := func(verbs []string, group, resource, name string) (all []right) {
-		for _, v := range verbs {
-			all = append(all, right{verb: v, group: group, resource: resource, namespace: ns, name: name})
-		}
-		return all
+	kept := func(secret string) []rights.Right {
+		return rights.Of(rights.Right{Resource: "secrets", Namespace: ns, Name: secret}, "list", "watch", "update")
 	}
-	kept := []string{"list", "watch", "update"}
 	var collector *subject
 	if t.found.Host != "" {
 		user, err := t.found.AccountOf(ctx, installation.Collector)
@@ -122,28 +113,27 @@ func (t *Target) subjects(ctx context.Context) (all subjects, err error) {
 				collector.read(t, schema.GroupResource{Group: k.Group, Resource: k.Resource}.String(), "list", "watch")
 			}
 		}
-		collector.needs = append(collector.needs, right{verb: "create", group: "authentication.k8s.io", resource: "tokenreviews"})
-		collector.needs = append(collector.needs, right{verb: "create", group: "authorization.k8s.io", resource: "subjectaccessreviews"})
-		collector.needs = append(collector.needs, named(kept, "", "secrets", t.config.Stream.Tickets.Secret.Name)...)
+		collector.needs = append(collector.needs, rights.Right{Verb: "create", Group: "authentication.k8s.io", Resource: "tokenreviews"})
+		collector.needs = append(collector.needs, rights.Right{Verb: "create", Group: "authorization.k8s.io", Resource: "subjectaccessreviews"})
+		collector.needs = append(collector.needs, kept(t.config.Stream.Tickets.Secret.Name)...)
 		if t.config.Stream.TLS.Mode == selfManaged {
-			collector.needs = append(collector.needs, named(kept, "", "secrets", t.config.Stream.TLS.Secret.Name)...)
+			collector.needs = append(collector.needs, kept(t.config.Stream.TLS.Secret.Name)...)
 		}
 	}
 	if wires(t) == "" {
-		collector.needs = append(collector.needs, right{verb: "create", resource: "events"})
+		collector.needs = append(collector.needs, rights.Right{Verb: "create", Resource: "events"})
 		// Without a Deployment the check of the pods says so.
 		if user, err := t.found.AccountOf(ctx, installation.Webhook); err == nil {
-			webhook, own := all.of(installation.Webhook, user), []string{"list", "watch", "patch"}
+			webhook := all.of(installation.Webhook, user)
 			if c, err := t.webhookConfiguration(ctx); err == nil && c.Configuration != "" {
-				for _, v := range own {
-					webhook.needs = append(webhook.needs, right{verb: v, group: "admissionregistration.k8s.io", resource: "mutatingwebhookconfigurations", name: c.Configuration})
-				}
+				own := rights.Right{Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations", Name: c.Configuration}
+				webhook.needs = append(webhook.needs, rights.Of(own, "list", "watch", "patch")...)
 			}
 			if t.config.Stream.TLS.Mode == selfManaged {
-				webhook.needs = append(webhook.needs, named(kept, "", "secrets", t.config.Stream.TLS.Secret.Name)...)
+				webhook.needs = append(webhook.needs, kept(t.config.Stream.TLS.Secret.Name)...)
 			}
 			service, _, _ := strings.Cut(t.found.Host, ".")
-			webhook.needs = append(webhook.needs, named([]string{"list", "watch"}, "", "services", service)...)
+			webhook.needs = append(webhook.needs, rights.Of(rights.Right{Resource: "services", Namespace: ns, Name: service}, "list", "watch")...)
 		}
 	}
 	return all, t.withSender(ctx, &all, collector)
@@ -171,44 +161,28 @@ func (t *Target) withSender(ctx context.Context, all *subjects, collector *subje
 	}
 	if sender.CustomResources {
 		for _, group := range sender.CustomResourceGroups {
-			who.needs = append(who.needs, right{verb: "list", group: group, resource: "*"})
+			who.needs = append(who.needs, rights.Right{Verb: "list", Group: group, Resource: "*"})
 		}
 	}
-	for _, verb := range []string{"get", "update"} {
-		who.needs = append(who.needs, right{verb: verb, group: "coordination.k8s.io", resource: "leases", namespace: t.found.Namespace, name: sender.State.Lease})
-	}
-	for _, verb := range []string{"get", "patch"} {
-		who.needs = append(who.needs, right{verb: verb, resource: "configmaps", namespace: t.found.Namespace, name: sender.State.Report})
-	}
+	ns, state := t.found.Namespace, sender.State
+	who.needs = append(who.needs, rights.Of(rights.Right{Group: "coordination.k8s.io", Resource: "leases", Namespace: ns, Name: state.Lease}, "get", "update")...)
+	who.needs = append(who.needs, rights.Of(rights.Right{Resource: "configmaps", Namespace: ns, Name: state.Report}, "get", "patch")...)
 	return nil
 }
 
 // extra asks for what a subject must not be able to do: to read types in all
 // namespaces that are not configured, and to change workloads.
-func (t *Target) extra(ctx context.Context, s *subject) ([]right, error) {
-	unwanted := []right{
-		{verb: "get", resource: "secrets"}, {verb: "create", resource: "pods"}, {verb: "delete", resource: "pods"}, {verb: "create", resource: "pods", sub: "exec"},
-		{verb: "patch", group: "apps", resource: "daemonsets"}, {verb: "update", group: "rbac.authorization.k8s.io", resource: "clusterroles"},
-	}
+func (t *Target) extra(ctx context.Context, s *subject) ([]rights.Right, error) {
+	unwanted := rights.Unwanted()
 	for _, k := range t.Types {
 		name := schema.GroupResource{Group: k.Group, Resource: k.Resource}.String()
 		for _, verb := range []string{"list", "watch"} {
 			if !s.reads[verb][name] {
-				unwanted = append(unwanted, right{verb: verb, group: k.Group, resource: k.Resource})
+				unwanted = append(unwanted, rights.Right{Verb: verb, Group: k.Group, Resource: k.Resource})
 			}
 		}
 	}
-	may, err := review(ctx, t.found.Client(), s, unwanted)
-	if err != nil {
-		return nil, err
-	}
-	var all []right
-	for i, r := range unwanted {
-		if may[i] {
-			all = append(all, r)
-		}
-	}
-	return all, nil
+	return rights.Held(ctx, t.found.Client(), s.Account, unwanted)
 }
 
 // unbound says which of the release's ClusterRoles nobody is given, and which

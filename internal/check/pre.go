@@ -10,6 +10,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clientset "k8s.io/client-go/kubernetes"
+
+	"github.com/metawire/metawire/internal/rights"
 )
 
 // preChecks is the table of those before an install.
@@ -35,47 +37,47 @@ func installRights(ctx context.Context, t *Target) finding {
 		return fail("name a kubeconfig that works: --kubeconfig FILE", err.Error())
 	}
 	ns := t.home()
-	var rights []right
+	var needs []rights.Right
 	_, err = api.CoreV1().Namespaces().Get(ctx, ns, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		rights = append(rights, right{verb: "create", resource: "namespaces"})
+		needs = append(needs, rights.Right{Verb: "create", Resource: "namespaces"})
 	}
 	const rbac = "rbac.authorization.k8s.io"
-	for _, r := range []right{
-		{group: rbac, resource: "clusterroles"}, {group: rbac, resource: "clusterrolebindings"},
-		{group: "admissionregistration.k8s.io", resource: "mutatingwebhookconfigurations"},
-		{resource: "serviceaccounts", namespace: ns}, {resource: "configmaps", namespace: ns}, {resource: "secrets", namespace: ns}, {resource: "services", namespace: ns},
-		{group: "apps", resource: "deployments", namespace: ns}, {group: "policy", resource: "poddisruptionbudgets", namespace: ns},
-		{group: rbac, resource: "roles", namespace: ns}, {group: rbac, resource: "rolebindings", namespace: ns},
+	for _, r := range []rights.Right{
+		{Group: rbac, Resource: "clusterroles"}, {Group: rbac, Resource: "clusterrolebindings"},
+		{Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"},
+		{Resource: "serviceaccounts", Namespace: ns}, {Resource: "configmaps", Namespace: ns}, {Resource: "secrets", Namespace: ns}, {Resource: "services", Namespace: ns},
+		{Group: "apps", Resource: "deployments", Namespace: ns}, {Group: "policy", Resource: "poddisruptionbudgets", Namespace: ns},
+		{Group: rbac, Resource: "roles", Namespace: ns}, {Group: rbac, Resource: "rolebindings", Namespace: ns},
 	} {
-		r.verb = "create"
-		rights = append(rights, r)
+		r.Verb = "create"
+		needs = append(needs, r)
 	}
 	// What the daemons' roles grant besides.
-	rights = append(rights,
-		right{verb: "create", group: "authentication.k8s.io", resource: "tokenreviews"}, right{verb: "create", group: "authorization.k8s.io", resource: "subjectaccessreviews"},
-		right{verb: "create", resource: "events"},
-		right{verb: "get", group: "metawire.dev", resource: "nodes", sub: "stream"}, right{verb: "list", group: "metawire.dev", resource: "nodes", sub: "stream"},
+	needs = append(needs,
+		rights.Right{Verb: "create", Group: "authentication.k8s.io", Resource: "tokenreviews"}, rights.Right{Verb: "create", Group: "authorization.k8s.io", Resource: "subjectaccessreviews"},
+		rights.Right{Verb: "create", Resource: "events"},
+		rights.Right{Verb: "get", Group: "metawire.dev", Resource: "nodes", Sub: "stream"}, rights.Right{Verb: "list", Group: "metawire.dev", Resource: "nodes", Sub: "stream"},
 	)
 	for _, verb := range []string{"list", "watch", "patch"} {
-		rights = append(rights, right{verb: verb, group: "admissionregistration.k8s.io", resource: "mutatingwebhookconfigurations"})
+		needs = append(needs, rights.Right{Verb: verb, Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"})
 	}
 	for _, verb := range []string{"list", "watch", "update"} {
-		rights = append(rights, right{verb: verb, resource: "secrets", namespace: ns})
+		needs = append(needs, rights.Right{Verb: verb, Resource: "secrets", Namespace: ns})
 	}
 	for _, k := range t.Types {
 		if k.Streamed {
-			rights = append(rights, right{verb: "list", group: k.Group, resource: k.Resource}, right{verb: "watch", group: k.Group, resource: k.Resource})
+			needs = append(needs, rights.Right{Verb: "list", Group: k.Group, Resource: k.Resource}, rights.Right{Verb: "watch", Group: k.Group, Resource: k.Resource})
 		}
 	}
-	may, err := review(ctx, api, nil, rights)
+	missing, err := rights.Missing(ctx, api, nil, needs)
 	if err != nil {
 		return unread(err, "create selfsubjectaccessreviews, as everybody who is logged in may")
 	}
-	if no := missing(rights, may); len(no) > 0 {
-		return fail("have somebody install it who may, such as a cluster-admin, or be given these rights", "you may not: "+listed(no))
+	if len(missing) > 0 {
+		return fail("have somebody install it who may, such as a cluster-admin, or be given these rights", "you may not: "+rights.List(missing))
 	}
-	return fine(fmt.Sprintf("all %d rights that an install into namespace %s needs", len(rights), ns))
+	return fine(fmt.Sprintf("all %d rights that an install into namespace %s needs", len(needs), ns))
 }
 
 func noneInstalled(ctx context.Context, t *Target) finding {

@@ -1,0 +1,46 @@
+package check
+
+import (
+	"context"
+
+	clientset "k8s.io/client-go/kubernetes"
+
+	"github.com/metawire/metawire/internal/rights"
+)
+
+// ownRights: what the checks read, the person may.
+func ownRights(ctx context.Context, t *Target) finding {
+	api, err := clientset.NewForConfig(t.Config)
+	if err != nil {
+		return fail("name a kubeconfig that works: --kubeconfig FILE", err.Error())
+	}
+	all := []rights.Right{
+		{Verb: "list", Resource: "pods"},
+		{Verb: "list", Resource: "namespaces"},
+		{Verb: "list", Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"},
+		{Verb: "create", Group: "authorization.k8s.io", Resource: "subjectaccessreviews"},
+		{Verb: "create", Resource: "pods"}, // in a dry run
+	}
+	for _, r := range []rights.Right{
+		{Verb: "list", Resource: "configmaps"}, {Verb: "list", Resource: "services"}, {Verb: "list", Resource: "serviceaccounts"},
+		{Verb: "list", Resource: "secrets"}, {Verb: "get", Resource: "secrets"}, // the authority's
+		{Verb: "list", Group: "apps", Resource: "deployments"},
+		{Verb: "list", Group: "batch", Resource: "cronjobs"}, {Verb: "list", Group: "batch", Resource: "jobs"},
+		{Verb: "list", Group: "discovery.k8s.io", Resource: "endpointslices"},
+		{Verb: "list", Group: "networking.k8s.io", Resource: "networkpolicies"},
+		{Verb: "list", Resource: "events"}, {Verb: "get", Resource: "pods", Sub: "log"}, // why a pod is not ready
+		{Verb: "create", Resource: "pods", Sub: "portforward"},
+		{Verb: "create", Resource: "serviceaccounts", Sub: "token"},
+	} {
+		r.Namespace = t.Namespace
+		all = append(all, r)
+	}
+	missing, err := rights.Missing(ctx, api, nil, all)
+	if err != nil {
+		return unread(err, "create selfsubjectaccessreviews, as everybody who is logged in may")
+	}
+	if len(missing) > 0 {
+		return warn("what needs these rights fails or is passed over below: use a kubeconfig of somebody who has them, such as a cluster-admin", "you may not: "+rights.List(missing))
+	}
+	return fine()
+}

@@ -28,6 +28,9 @@ import (
 // is was printed. It makes the exit code 2.
 var errFinding = errors.New("not wired")
 
+// errNoWebhook says why nothing is done with any pod.
+var errNoWebhook = errors.New("the release has no webhook (webhook.enabled is false), so nothing wires pods")
+
 func newExplain() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain",
@@ -215,7 +218,8 @@ func (e *explainPod) running(ctx context.Context, name string) (*explanation, er
 		return nil, err
 	}
 	s, err := settings(ctx, found, authorities)
-	if err != nil {
+	absent := errors.Is(err, errNoWebhook)
+	if err != nil && !absent {
 		return nil, err
 	}
 	x := describe(p, s)
@@ -225,9 +229,13 @@ func (e *explainPod) running(ctx context.Context, name string) (*explanation, er
 	if v, err := wiring.ParseVerdict(marks.Init.Message); err == nil && marks.Init.State == wiring.InitDone {
 		x.Verdict = &v
 	}
-	if out, err := leftOut(ctx, found, namespace); err != nil {
-		return nil, err
-	} else if out != "" {
+	out := errNoWebhook.Error()
+	if !absent {
+		if out, err = leftOut(ctx, found, namespace); err != nil {
+			return nil, err
+		}
+	}
+	if out != "" {
 		x.Now, marks.LeftOut = decision{wiring.StoodDown, inject.OptedOut, out, nil}, true
 	}
 	x.judge(marks, authorities)
@@ -245,8 +253,11 @@ func settings(ctx context.Context, found *installation.Installation, authorities
 	s := elsewhere()
 	s.Version, s.CA = found.Version, authorities
 	file, err := found.Configuration(ctx, installation.Webhook)
+	if errors.Is(err, installation.ErrNoConfiguration) {
+		return s, errNoWebhook
+	}
 	if err != nil {
-		return s, fmt.Errorf("the webhook is not installed (webhook.enabled), so nothing wires pods: %w", err)
+		return s, err
 	}
 	c, err := webhookconfig.Decode(file)
 	if err != nil {

@@ -16,6 +16,7 @@ func TestInventory(t *testing.T) {
 		"partial":      {`{"result":"partial",` + ended + `,"types":[{"name":"pods","outcome":"forbidden","error":"no"}]}`, "\npods: forbidden: no\n", "is partial, not complete"},
 		"failed":       {`{"result":"failed",` + ended + `,"error":"answered 500"}`, "\nanswered 500\n", "is failed, not complete"},
 		"skipped":      {`{"result":"skipped",` + ended + `,"error":"too early"}`, "\ntoo early\n", "is skipped, not complete"},
+		"put off":      {`{"result":"skipped","tooEarly":true,` + ended + `,"error":"too early"}`, "PASS: the endpoint answered the last run, and put it off", ""},
 		"not a report": {"{", "", "report.json: not a report of a run"},
 	} {
 		t.Run(name, func(t *testing.T) {

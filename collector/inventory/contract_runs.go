@@ -96,14 +96,13 @@ func (c *runs) open(ctx context.Context) error {
 		http.StatusOK, http.StatusNoContent)
 	c.took(a.retries, nil)
 	if err != nil {
-		for status, why := range map[int]string{
-			http.StatusTooEarly:        "it is too early for another run",
-			http.StatusPaymentRequired: "the account is suspended",
-			http.StatusConflict:        "the cluster id is used by another cluster",
-		} {
-			if statusOf(err) == status {
-				return fmt.Errorf("%w: %s: %w", ErrSkipped, why, err)
-			}
+		switch statusOf(err) {
+		case http.StatusTooEarly:
+			return fmt.Errorf("%w: %w", ErrTooEarly, err)
+		case http.StatusPaymentRequired:
+			return fmt.Errorf("%w: the account is suspended: %w", ErrSkipped, err)
+		case http.StatusConflict:
+			return fmt.Errorf("%w: the cluster id is used by another cluster: %w", ErrSkipped, err)
 		}
 		return err
 	}

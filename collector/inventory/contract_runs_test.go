@@ -103,7 +103,7 @@ func TestRunsSkipped(t *testing.T) {
 	for _, status := range []int{http.StatusTooEarly, http.StatusPaymentRequired, http.StatusConflict, http.StatusForbidden} {
 		s := newTestSender(t, serve(t, receiver.New(receiver.Options{Fetching: status})), SenderOptions{})
 		_, err := sendRun(t.Context(), NewRuns(RunsOptions{}, s), testRun(testRunID), nil, Complete)
-		if errors.Is(err, ErrSkipped) != (status != http.StatusForbidden) || statusOf(err) != status {
+		if errors.Is(err, ErrSkipped) != (status != http.StatusForbidden) || errors.Is(err, ErrTooEarly) != (status == http.StatusTooEarly) || statusOf(err) != status {
 			t.Errorf("%d: %v", status, err)
 		}
 	}

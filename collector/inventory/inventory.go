@@ -7,6 +7,7 @@ package inventory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -104,7 +105,9 @@ type Sent struct {
 
 // The errors of contracts.
 var (
-	ErrSkipped  = errors.New("the endpoint does not want a run now")
+	ErrSkipped = errors.New("the endpoint does not want a run now")
+	// ErrTooEarly wraps ErrSkipped: the endpoint only puts the run off.
+	ErrTooEarly = fmt.Errorf("%w: it is too early for another run", ErrSkipped)
 	ErrTooLarge = errors.New("the object is larger than the limit")
 )
 
@@ -164,7 +167,8 @@ type Report struct {
 	ClusterID string       `json:"clusterID"`
 	Version   string       `json:"version"` // of Metawire
 	Result    Result       `json:"result"`
-	Changes   bool         `json:"changes"` // only what changed was sent
+	TooEarly  bool         `json:"tooEarly,omitempty"` // Skipped, and only put off
+	Changes   bool         `json:"changes"`            // only what changed was sent
 	Started   time.Time    `json:"started"`
 	Ended     time.Time    `json:"ended"`
 	Sent      Sent         `json:"sent"`

@@ -119,7 +119,7 @@ func (i *Inventory) Run(ctx context.Context, c Contract, index Index, progress f
 	if err := r.make(ctx); err != nil {
 		r.report.Error = err.Error()
 		if errors.Is(err, ErrSkipped) {
-			r.report.Result = Skipped
+			r.report.Result, r.report.TooEarly = Skipped, errors.Is(err, ErrTooEarly)
 		}
 	}
 	r.report.Ended = time.Now()

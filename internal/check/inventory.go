@@ -18,8 +18,8 @@ import (
 // defaultSchedule is the collector's.
 const defaultSchedule = "*/15 * * * *"
 
-// late is how long after its time a run is missed: runs are delayed by a random
-// time, and take some.
+// late is how long after its time, and the longest delay that is configured, a run
+// is missed: runs take some.
 const late = time.Hour
 
 // inventoryRuns looks at what the release tells of the last run of its inventory.
@@ -47,18 +47,28 @@ func inventoryRuns(ctx context.Context, t *Target) finding {
 		if err != nil {
 			return fail("metawire inventory trigger makes a new report", fmt.Sprintf("ConfigMap %s/%s, %s: %v", m.Namespace, m.Name, lastrun.Key, err))
 		}
-		if !r.Complete() {
-			return fail("metawire inventory types says what is missed and why; metawire inventory trigger makes a run now", r.Lines(t.Now)...)
-		}
-		if due := missed(sender, r.Ended, t.Now); !due.IsZero() {
-			return fail(t.whyNoRun(sender), append(r.Lines(t.Now), "a run was due at "+due.UTC().Format(time.RFC3339)+", and none has ended since")...)
-		}
-		return fine(r.Lines(t.Now)...)
+		return t.judgeRun(r, sender)
 	}
 	if failed := t.failedJob(ctx, sender); failed != "" {
 		return fail(t.whyNoRun(sender), "no run has told how it ended", failed)
 	}
 	return fine("there was no run yet")
+}
+
+// judgeRun judges a release's last run, and whether another was due since.
+func (t *Target) judgeRun(r *lastrun.Report, sender *installation.Sender) finding {
+	lines, due := r.Lines(t.Now), missed(sender, r.Ended, t.Now)
+	switch {
+	case !r.Complete() && !r.TooEarly && r.Error != "":
+		return fail("see what the message names: the endpoint, its credentials (the values inventory.endpoint, inventory.credentials) or the way to it; metawire inventory trigger makes a run now", lines...)
+	case !r.Complete() && !r.TooEarly:
+		return fail("metawire inventory types says what is missed and why; metawire inventory trigger makes a run now", lines...)
+	case !due.IsZero():
+		return fail(t.whyNoRun(sender), append(lines, "a run was due at "+due.UTC().Format(time.RFC3339)+", and none has ended since")...)
+	case r.TooEarly:
+		return warn("once in a while that is nothing; if it is so after most runs, the schedule is denser than the endpoint wants: the value inventory.schedule", lines...)
+	}
+	return fine(lines...)
 }
 
 func (t *Target) whyNoRun(s *installation.Sender) string {
@@ -79,7 +89,8 @@ func missed(s *installation.Sender, ended, now time.Time) time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	if due := times.Next(ended.In(location)); now.Sub(due) > late {
+	delay, _ := time.ParseDuration(s.Jitter) // 0: of it late has enough
+	if due := times.Next(ended.In(location)); now.Sub(due) > late+delay {
 		return due
 	}
 	return time.Time{}

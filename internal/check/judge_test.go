@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/internal/lastrun"
 	"github.com/metawire/metawire/internal/wiring"
 )
 
@@ -196,6 +197,10 @@ func TestCloses(t *testing.T) {
 			if !strings.Contains(got, tc.says) || (got == "") != (tc.says == "") {
 				t.Errorf("got %q", got)
 			}
+			p.Spec.HostNetwork = true
+			if got := closes(tc.policies, &p, 45000); got != nil {
+				t.Errorf("on its node's network: %q", got)
+			}
 		})
 	}
 }
@@ -230,21 +235,65 @@ func TestMisses(t *testing.T) {
 	}
 }
 
+// TestUnmet: the chart's own conditions are met by a Falco pod; see the e2e test for
+// those that stand there.
+func TestUnmet(t *testing.T) {
+	for expression, says := range map[string]string{
+		"true": "",
+		"object.metadata.?annotations[?'metawire.dev/inject'].orValue('') != 'false'":                             "",
+		"object.spec.?containers.orValue([]).exists(c, c.name == 'falco' || c.?image.orValue('').matches('^x$'))": "",
+		"false": "its matchCondition c (false) is not so for one",
+		"object.metadata.?annotations[?'metawire.dev/inject'].orValue('') == 'true'": "is not so for one",
+		"object.metadata.labels.team == 'a'":                                         "fails: no such key: labels",
+		"request.namespace == 'falco'":                                               "", // not to be known here
+		"'a'":                                                                        "is not so for one",
+	} {
+		h := &admissionv1.MutatingWebhook{Name: "h", MatchConditions: []admissionv1.MatchCondition{{Name: "c", Expression: expression}}}
+		got := strings.Join(unmet(h), "\n")
+		if !strings.Contains(got, says) || (got == "") != (says == "") {
+			t.Errorf("%s: got %q", expression, got)
+		}
+	}
+}
+
 func TestMissed(t *testing.T) {
 	for name, tc := range map[string]struct {
-		schedule string
-		ended    time.Duration // ago
-		missed   bool
+		schedule, jitter string
+		ended            time.Duration // ago
+		missed           bool
 	}{
-		"just now":                {"", time.Minute, false},
-		"a little late":           {"", 40 * time.Minute, false},
-		"none for two hours":      {"", 2 * time.Hour, true},
-		"once a day, two ago":     {"0 3 * * *", 34 * time.Hour, true},
-		"once a day, one ago":     {"0 3 * * *", 9 * time.Hour, false},
-		"no schedule that is one": {"x", 1000 * time.Hour, false},
+		"just now":                  {"", "", time.Minute, false},
+		"a little late":             {"", "", 40 * time.Minute, false},
+		"none for two hours":        {"", "", 2 * time.Hour, true},
+		"two hours are allowed":     {"", "2h", 2 * time.Hour, false},
+		"and more than that passed": {"", "2h", 4 * time.Hour, true},
+		"once a day, two ago":       {"0 3 * * *", "", 34 * time.Hour, true},
+		"once a day, one ago":       {"0 3 * * *", "", 9 * time.Hour, false},
+		"no schedule that is one":   {"x", "", 1000 * time.Hour, false},
 	} {
-		if due := missed(&installation.Sender{Schedule: tc.schedule}, now().Add(-tc.ended), now()); due.IsZero() == tc.missed {
+		if due := missed(&installation.Sender{Schedule: tc.schedule, Jitter: tc.jitter}, now().Add(-tc.ended), now()); due.IsZero() == tc.missed {
 			t.Errorf("%s: got %s", name, due)
+		}
+	}
+}
+
+// TestJudgeRun: a run that the endpoint put off is no fault of anybody's.
+func TestJudgeRun(t *testing.T) {
+	target := &Target{Now: now(), found: &installation.Installation{Namespace: "ns"}}
+	for name, tc := range map[string]struct {
+		report  lastrun.Report
+		outcome Outcome
+		hint    string
+	}{
+		"complete":                {lastrun.Report{Result: "complete", Ended: now()}, OK, ""},
+		"put off":                 {lastrun.Report{Result: "skipped", TooEarly: true, Error: "425", Ended: now()}, Warning, "inventory.schedule"},
+		"put off, and none since": {lastrun.Report{Result: "skipped", TooEarly: true, Error: "425", Ended: now().Add(-3 * time.Hour)}, Failed, "are the collectors ready?"},
+		"refused":                 {lastrun.Report{Result: "skipped", Error: "the account is suspended", Ended: now()}, Failed, "inventory.credentials"},
+		"partial":                 {lastrun.Report{Result: "partial", Ended: now()}, Failed, "metawire inventory types"},
+	} {
+		f := target.judgeRun(&tc.report, &installation.Sender{})
+		if f.outcome != tc.outcome || !strings.Contains(f.hint, tc.hint) || (f.hint == "") != (tc.hint == "") {
+			t.Errorf("%s: got %+v", name, f)
 		}
 	}
 }

@@ -63,8 +63,10 @@ func permissions(ctx context.Context, t *Target) finding {
 	switch {
 	case apierrors.IsForbidden(err):
 		return unread(err, "list deployments, cronjobs and configmaps in namespace "+t.found.Namespace)
-	case err != nil: // a part is not there
-		return fail(t.reinstall(), err.Error())
+	case errors.Is(err, installation.ErrNoPart):
+		return skip(err.Error())
+	case err != nil:
+		return unread(err, "read the release's deployments, cronjobs and configmaps in namespace "+t.found.Namespace)
 	}
 	var details, lacks, more []string
 	for _, s := range subjects {

@@ -36,9 +36,11 @@ func registration(ctx context.Context, t *Target) finding {
 			wrong = append(wrong, fmt.Sprintf("webhook %s is called at port %d of Service %s, which has the ports %v", h.Name, port, service.Name, portsOf(service)))
 		}
 		wrong = append(wrong, misses(h, &t.config.Report.NamespaceSelector)...)
+		wrong = append(wrong, unmet(h)...)
 	}
 	if len(wrong) > 0 {
-		return fail("somebody changed the MutatingWebhookConfiguration: "+t.reinstall(), wrong...)
+		return fail("somebody changed the MutatingWebhookConfiguration, and an upgrade may leave in it what was added: kubectl delete mutatingwebhookconfigurations -l "+
+			t.found.All().LabelSelector+". Then "+t.reinstall(), wrong...)
 	}
 	if h := hooks[0]; h.FailurePolicy != nil && *h.FailurePolicy == admissionv1.Fail {
 		return warn("set failurePolicy to Ignore again: "+t.reinstall(), fmt.Sprintf("webhook %s has failurePolicy Fail: while the webhooks are away, no Falco pod is made", h.Name))

@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metawire/metawire/internal/installation"
@@ -55,43 +57,70 @@ func (t *Target) served(ctx context.Context, component, port string, by []verifi
 	if err != nil {
 		return unread(err, "list deployments in namespace "+t.found.Namespace)
 	}
+	chains := t.chains(ctx, pods, port, by[0].name)
 	var details, bad []string
-	outcome, asked := OK, 0
-	for i := range pods {
-		p := &pods[i]
-		if p.Status.Phase != corev1.PodRunning {
+	outcome := OK
+	for _, c := range chains {
+		if c.err != nil {
+			bad = append(bad, fmt.Sprintf("pod %s: %v", c.pod, c.err))
 			continue
 		}
-		chain, err := t.chain(ctx, p, port, by[0].name)
-		if err != nil {
-			if installation.Ready(p) { // of others another check tells
-				bad = append(bad, fmt.Sprintf("pod %s: %v", p.Name, err))
-			}
-			continue
-		}
-		asked++
 		for _, v := range by {
-			switch verdict, text := v.judge(chain, t.Now); verdict {
-			case OK:
-				details = append(details, fmt.Sprintf("pod %s: %s", p.Name, text))
-			case Warning:
+			verdict, text := v.judge(c.certificates, t.Now)
+			text = fmt.Sprintf("pod %s: %s", c.pod, text)
+			if verdict == Failed {
+				bad = append(bad, text)
+				continue
+			}
+			details = append(details, text)
+			if verdict == Warning {
 				outcome = Warning
-				details = append(details, fmt.Sprintf("pod %s: %s", p.Name, text))
-			case Failed, Skipped:
-				bad = append(bad, fmt.Sprintf("pod %s: %s", p.Name, text))
 			}
 		}
 	}
 	switch {
 	case len(bad) > 0:
 		return fail(s.renews, append(bad, details...)...)
-	case asked == 0:
+	case len(chains) == 0:
 		return skip("no pod serves one: see the check of the pods")
 	case outcome == Warning:
 		return warn(s.renews, details...)
 	}
 	return fine(details...)
 }
+
+// chain is what a pod serves.
+type chain struct {
+	pod          string
+	certificates []*x509.Certificate
+	err          error
+}
+
+// chains asks all pods that run, at once. That one does not answer that is not ready
+// is told by another check.
+func (t *Target) chains(ctx context.Context, pods []corev1.Pod, port, name string) []chain {
+	all := make([]chain, len(pods))
+	var g errgroup.Group
+	g.SetLimit(atOnce)
+	for i := range pods {
+		p := &pods[i]
+		if p.Status.Phase != corev1.PodRunning {
+			continue
+		}
+		g.Go(func() error {
+			certificates, err := t.chain(ctx, p, port, name)
+			if err == nil || installation.Ready(p) {
+				all[i] = chain{p.Name, certificates, err}
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none fails
+	return slices.DeleteFunc(all, func(c chain) bool { return c.pod == "" })
+}
+
+// atOnce bounds the pods that are asked at the same time.
+const atOnce = 8
 
 // chain returns what a pod serves, unverified.
 func (t *Target) chain(ctx context.Context, p *corev1.Pod, port, name string) ([]*x509.Certificate, error) {

@@ -37,14 +37,32 @@ func subscribers(ctx context.Context, t *Target) finding {
 	if err != nil {
 		return fail("see the checks of the collectors and of the authorities", err.Error())
 	}
-	return told(replicas).judge(pods, t.Now)
+	collectors, err := t.found.Pods(ctx, installation.Collector)
+	if err != nil {
+		return unread(err, "list pods in namespace "+t.found.Namespace)
+	}
+	return told(replicas).judge(pods, t.Now, anyReadySince(collectors, t.Now))
+}
+
+// anyReadySince is since when there has been a collector that is ready.
+func anyReadySince(collectors []corev1.Pod, now time.Time) time.Time {
+	since := now
+	for i := range collectors {
+		for _, c := range collectors[i].Status.Conditions {
+			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue && c.LastTransitionTime.Time.Before(since) {
+				since = c.LastTransitionTime.Time
+			}
+		}
+	}
+	return since
 }
 
 // told is what all collectors say of their subscribers.
 type told []installation.Replica
 
-// judge compares it with the Falco pods that there are.
-func (all told) judge(pods []corev1.Pod, now time.Time) finding {
+// judge compares it with the Falco pods that there are. Since is when the collectors
+// came: a plugin that found none waits before it tries again.
+func (all told) judge(pods []corev1.Pod, now, since time.Time) finding {
 	by, nameless, details, silent := all.byPod()
 	if len(silent) == len(all) {
 		return fail("see the check of the collectors", silent...)
@@ -69,7 +87,10 @@ func (all told) judge(pods []corev1.Pod, now time.Time) finding {
 		}
 	}
 	const hint = "metawire explain pod NAMESPACE/NAME says more; a Falco without a ticket gets one when it is made anew"
-	switch {
+	switch away := now.Sub(since); {
+	case len(bad) > 0 && len(silent) == 0 && away < lately:
+		return warn(fmt.Sprintf("a Falco that found no collector tries again within two minutes: metawire check --wait %s", lately-away.Truncate(time.Second)),
+			slices.Concat([]string{fmt.Sprintf("no collector was ready until %s ago", away.Truncate(time.Second))}, bounded(bad), odd, details)...)
 	case len(bad) > 0 && len(silent) == 0:
 		return fail(hint, slices.Concat(bounded(bad), odd, details)...)
 	case len(silent) > 0: // who is missed may be the silent one's

@@ -80,12 +80,15 @@ func TestSubscribers(t *testing.T) {
 		"another pod is, as it must": {[]corev1.Pod{one}, told{refuses("8", "thief", time.Minute, false)}, OK, "pod falco/thief"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := tc.replicas.judge(tc.pods, now())
+			f := tc.replicas.judge(tc.pods, now(), now().Add(-time.Hour))
 			if f.outcome != tc.outcome || !strings.Contains(strings.Join(f.details, "\n"), tc.says) {
 				t.Errorf("got %+v", f)
 			}
 			if (f.hint == "") != (f.outcome == OK) {
 				t.Errorf("%s, and the hint is %q", f.outcome, f.hint)
+			}
+			if f := tc.replicas.judge(tc.pods, now(), now().Add(-20*time.Second)); f.outcome == Failed && tc.says != "no answer" {
+				t.Errorf("failed already, though the collectors came 20 s ago: %+v", f)
 			}
 		})
 	}

@@ -33,11 +33,10 @@ func (i *Installation) Dial(ctx context.Context) (net.Conn, error) {
 
 // DialPod connects to a port of a pod of the release through the API server.
 func (i *Installation) DialPod(ctx context.Context, pod string, port int) (net.Conn, error) {
-	tunnel, err := i.tunnel(pod)
+	tunnel, err := i.tunnel(ctx, pod)
 	if err != nil {
 		return nil, fmt.Errorf("port-forward to pod %s/%s: %w", i.Namespace, pod, err)
 	}
-	// The dialer knows no context.
 	unhook := context.AfterFunc(ctx, func() { _ = tunnel.Close() })
 	defer unhook()
 	header := http.Header{}
@@ -59,9 +58,30 @@ func (i *Installation) DialPod(ctx context.Context, pod string, port int) (net.C
 	return nil, fmt.Errorf("port-forward to pod %s/%s: %w", i.Namespace, pod, errors.Join(err, ctx.Err()))
 }
 
-func (i *Installation) tunnel(pod string) (httpstream.Connection, error) {
+// tunnel opens one to a pod. The dialers know no context: it is dropped when it
+// comes too late.
+func (i *Installation) tunnel(ctx context.Context, pod string) (httpstream.Connection, error) {
 	target := i.api.CoreV1().RESTClient().Post().Resource("pods").Namespace(i.Namespace).Name(pod).SubResource("portforward").URL()
-	return dialTunnel(i, target)
+	type result struct {
+		tunnel httpstream.Connection
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		tunnel, err := dialTunnel(i, target)
+		done <- result{tunnel, err}
+	}()
+	select {
+	case r := <-done:
+		return r.tunnel, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.err == nil {
+				_ = r.tunnel.Close()
+			}
+		}()
+		return nil, ctx.Err()
+	}
 }
 
 // dialTunnel tries WebSockets, and SPDY where the API server or what stands

@@ -211,8 +211,9 @@ func Ready(p *corev1.Pod) bool {
 	})
 }
 
-// errNoConfiguration says that a part is not configured.
-var errNoConfiguration = errors.New("there is no such ConfigMap")
+// ErrNoConfiguration says that a part of a release is not installed: it has no
+// configuration.
+var ErrNoConfiguration = errors.New("there is no such ConfigMap")
 
 // Configuration returns the configuration file of a part.
 func (i *Installation) Configuration(ctx context.Context, component string) ([]byte, error) {
@@ -226,7 +227,7 @@ func (i *Installation) Configuration(ctx context.Context, component string) ([]b
 			return []byte(file), nil
 		}
 	}
-	return nil, fmt.Errorf("look for the %s's %s in namespace %q: %w", component, key, i.Namespace, errNoConfiguration)
+	return nil, fmt.Errorf("look for the %s's %s in namespace %q: %w", component, key, i.Namespace, ErrNoConfiguration)
 }
 
 func configurationKey(component string) string {

@@ -12,15 +12,20 @@ import (
 // ErrNoInventory says that a release sends none.
 var ErrNoInventory = errors.New("the release has no inventory: inventory.enabled is false")
 
+// ErrNoPart says that a part of a release, which should be there, is not.
+var ErrNoPart = errors.New("a part of the release is not there")
+
 // Sender is who sends a release's inventory, and what of its configuration
 // clients need to know.
 type Sender struct {
 	// CronJob makes a pod for each run; nil: the collectors send.
 	CronJob *batchv1.CronJob
 
-	// Schedule and TimeZone say when runs begin; empty: the collector's default.
+	// Schedule and TimeZone say when runs begin, Jitter up to how much later, as a
+	// duration; empty: the collector's default.
 	Schedule             string   `json:"schedule"`
 	TimeZone             string   `json:"timeZone"`
+	Jitter               string   `json:"jitter"`
 	Resources            []string `json:"resources"`
 	CustomResources      bool     `json:"customResources"`
 	CustomResourceGroups []string `json:"customResourceGroups"`
@@ -35,7 +40,7 @@ type Sender struct {
 func (i *Installation) Sender(ctx context.Context) (*Sender, error) {
 	for _, component := range []string{Collector, Inventory} {
 		file, err := i.Configuration(ctx, component)
-		if errors.Is(err, errNoConfiguration) { // no collectors, or no CronJob
+		if errors.Is(err, ErrNoConfiguration) { // no collectors, or no CronJob
 			continue
 		}
 		if err != nil {
@@ -68,7 +73,7 @@ func (i *Installation) cronJob(ctx context.Context) (*batchv1.CronJob, error) {
 		return nil, fmt.Errorf("list the inventory's CronJob in namespace %q: %w", i.Namespace, err)
 	}
 	if len(list.Items) == 0 {
-		return nil, fmt.Errorf("there is no CronJob of the inventory in namespace %q", i.Namespace)
+		return nil, fmt.Errorf("%w: the CronJob of the inventory in namespace %s", ErrNoPart, i.Namespace)
 	}
 	return &list.Items[0], nil
 }
@@ -89,7 +94,7 @@ func (i *Installation) AccountOf(ctx context.Context, component string) (string,
 		return "", fmt.Errorf("list the %s's Deployment in namespace %q: %w", component, i.Namespace, err)
 	}
 	if len(list.Items) == 0 {
-		return "", fmt.Errorf("there is no Deployment of the %s in namespace %q", component, i.Namespace)
+		return "", fmt.Errorf("%w: the Deployment of the %s in namespace %s", ErrNoPart, component, i.Namespace)
 	}
 	return i.user(list.Items[0].Spec.Template.Spec.ServiceAccountName), nil
 }

@@ -18,11 +18,13 @@ const maxListed = 20
 
 // Report is what is needed of a report.
 type Report struct {
-	Result string    `json:"result"`
-	Ended  time.Time `json:"ended"`
-	Error  string    `json:"error"`
-	Notes  []string  `json:"notes"`
-	Sent   struct {
+	Result string `json:"result"`
+	// TooEarly says that the endpoint put the run off, and nothing is wrong.
+	TooEarly bool      `json:"tooEarly"`
+	Ended    time.Time `json:"ended"`
+	Error    string    `json:"error"`
+	Notes    []string  `json:"notes"`
+	Sent     struct {
 		Objects int `json:"objects"`
 	} `json:"sent"`
 	Types []Type `json:"types"`

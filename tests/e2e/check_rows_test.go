@@ -187,7 +187,20 @@ func (b *breakages) ofWebhook() []breakage {
 		{name: "the webhook sees no namespace of Falco", breaks: hook("/namespaceSelector", `{"matchLabels": {"team": "none"}}`), id: "registration", says: []string{"sees namespaces with team=none"}},
 		{name: "the webhook is not called for pods", breaks: hook("/rules/0/resources", `["services"]`), id: "registration", says: []string{"is not called when pods are created"}},
 		{name: "the webhook is called at a port that is none", breaks: hook("/clientConfig/service/port", `8443`), id: "registration", says: []string{"called at port 8443 of Service metawire-webhook"}},
-		{name: "the webhook knows no Falco", breaks: hook("/matchConditions", `[{"name": "none", "expression": "false"}]`), id: "canary", says: []string{"admits a Falco pod", "without the webhook having seen it"}},
+		{name: "the webhook knows no Falco", breaks: hook("/matchConditions", `[{"name": "none", "expression": "false"}]`), id: "registration",
+			says: []string{"not called for a Falco pod: its matchCondition none (false) is not so"}, then: map[string]string{"canary": "failed above"}},
+		{name: "somebody added a matchCondition, which an upgrade would keep", breaks: func(t *testing.T) func() {
+			b.patch(t, ourHook, types.JSONPatchType, `[{"op": "add", "path": "/webhooks/0/matchConditions/-", "value": {"name": "team", "expression": "object.metadata.?labels[?'team'].orValue('') == 'a'"}}]`)
+			return func() { // as the hint says
+				if err := b.api.AdmissionregistrationV1().MutatingWebhookConfigurations().DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=metawire,app.kubernetes.io/instance=metawire"}); err != nil {
+					t.Fatal(err)
+				}
+				b.upgrade(t, nil)
+			}
+		}, id: "registration", says: []string{"its matchCondition team (object.metadata", "kubectl delete mutatingwebhookconfigurations -l app.kubernetes.io/part-of=metawire,app.kubernetes.io/instance=metawire"}},
+		{name: "Deployment of the webhooks deleted", breaks: func(t *testing.T) func() {
+			return b.take(t, deploymentsOf, "metawire-webhook")
+		}, id: "webhooks", says: []string{"there is no Deployment of the webhook: Falco pods that are made now run unwired"}},
 		{name: "left of another release", breaks: func(t *testing.T) func() {
 			return b.make(t, configurations, `{"metadata": {"name": "zz-left", "labels": {"app.kubernetes.io/part-of": "metawire", "app.kubernetes.io/instance": "left"}},
 				"webhooks": [{"name": "left.metawire.dev", "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore",
@@ -250,6 +263,9 @@ func (b *breakages) ofCollector() []breakage {
 		}
 	}
 	return []breakage{
+		{name: "Deployment of the collectors deleted", breaks: func(t *testing.T) func() {
+			return renewed(t, b.take(t, deploymentsOf, "metawire-collector"))
+		}, id: "collectors", says: []string{"there is no Deployment of the collector: nobody streams"}},
 		{name: "collectors scaled to zero", breaks: func(t *testing.T) func() {
 			return renewed(t, b.change(t, toCollector, `{"spec": {"replicas": 0}}`, `{"spec": {"replicas": 2}}`))
 		}, id: "collectors", says: []string{"Deployment metawire-collector is scaled to zero", "scale deployment/metawire-collector --replicas=2"}},

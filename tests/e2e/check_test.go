@@ -80,6 +80,7 @@ func TestCheck(t *testing.T) {
 type breakages struct {
 	*world
 
+	with     map[string]any // the release's values
 	falco    daemon
 	ca       *x509.Certificate // the user's
 	caKey    *ecdsa.PrivateKey

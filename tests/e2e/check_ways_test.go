@@ -40,9 +40,14 @@ func (b *breakages) provided(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.content(t)
-	if _, err := b.helm.Upgrade(t.Context(), b.values(map[string]any{"tls": tls}), started); err != nil {
+	pods, err := b.api.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
+	if out, code := b.metawire(t, "explain", "pod", namespace+"/"+pods.Items[0].Name); code != 2 || !strings.Contains(out, "the release has no webhook") {
+		t.Errorf("explain without a webhook ended with %d:\n%s", code, out)
+	}
+	b.upgrade(t, map[string]any{"tls": tls})
 	b.webhookAnswers(t)
 	b.falco = daemon{name: "own", config: stock}
 	b.start(t, b.falco)
@@ -54,19 +59,28 @@ func (b *breakages) provided(t *testing.T) {
 func (b *breakages) selfManaged(t *testing.T) {
 	t.Helper()
 	b.endpoint = newEndpoint(t, b.cluster.HostIP())
-	if _, err := b.helm.Upgrade(t.Context(), b.values(map[string]any{
+	b.upgrade(t, map[string]any{
 		"clusterID": "e2e",
 		"inventory": map[string]any{
 			"enabled": true, "endpoint": b.endpoint.url + "/ingest", "insecure": true, "schedule": "0 0 1 1 *",
 			"credentials": map[string]any{"mode": "bearer", "token": inventoryToken},
 		},
-	}), started); err != nil {
-		t.Fatal(err)
-	}
+	})
 	b.rolledOut(t, namespace, collector)
 	b.webhookAnswers(t)
 	state := inventory.State{API: b.api, Namespace: namespace, Lease: "metawire-inventory", Report: "metawire-inventory-report"}
 	if err := state.Ask(t.Context(), "down"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// upgrade is helm upgrade with these values; with nil those of before.
+func (b *breakages) upgrade(t *testing.T, values map[string]any) {
+	t.Helper()
+	if values != nil {
+		b.with = b.values(values)
+	}
+	if _, err := b.helm.Upgrade(t.Context(), b.with, started); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,0 +1,52 @@
+package check
+
+import (
+	"fmt"
+
+	"cel.dev/cel-go/cel"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/metawire/metawire/internal/falco"
+)
+
+// unmet says which matchConditions keep the API server from calling a webhook for
+// a Falco pod. It tells nothing of one that takes what only the API server knows.
+func unmet(h *admissionv1.MutatingWebhook) (all []string) {
+	pod, err := runtime.DefaultUnstructuredConverter.ToUnstructured(falco.Canary())
+	if err != nil {
+		return nil
+	}
+	for _, m := range h.MatchConditions {
+		switch called, err := holds(m.Expression, pod); {
+		case err != nil:
+			all = append(all, fmt.Sprintf("webhook %s is not called for a Falco pod: its matchCondition %s (%s) fails: %v", h.Name, m.Name, m.Expression, err))
+		case !called:
+			all = append(all, fmt.Sprintf("webhook %s is not called for a Falco pod: its matchCondition %s (%s) is not so for one", h.Name, m.Name, m.Expression))
+		}
+	}
+	return all
+}
+
+// holds evaluates an expression as the API server does; one with other variables
+// than the object, or with functions of Kubernetes' own, holds.
+func holds(expression string, object map[string]any) (bool, error) {
+	env, err := cel.NewEnv(cel.Variable("object", cel.DynType), cel.OptionalTypes())
+	if err != nil {
+		return false, err
+	}
+	compiled, issues := env.Compile(expression)
+	if issues.Err() != nil {
+		return true, nil //nolint:nilerr // the API server has compiled it: it knows more
+	}
+	program, err := env.Program(compiled)
+	if err != nil {
+		return false, err
+	}
+	result, _, err := program.Eval(map[string]any{"object": object})
+	if err != nil {
+		return false, err
+	}
+	yes, ok := result.Value().(bool)
+	return ok && yes, nil
+}

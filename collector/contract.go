@@ -9,24 +9,18 @@ import (
 
 	"github.com/metawire/metawire/collector/config"
 	"github.com/metawire/metawire/collector/inventory"
-	"github.com/metawire/metawire/internal/version"
 )
 
 // newContract returns what speaks to the endpoint. It opens the spool, and sends
 // nothing yet.
 func newContract(i *config.Inventory, o inventory.RunsOptions, log *slog.Logger) (inventory.Contract, error) {
-	c := i.Credentials
-	so := inventory.SenderOptions{TokenFile: c.TokenFile, CAFile: i.CAFile, UserAgent: "metawire/" + version.Version, Log: log}
-	if c.Mode == config.CredentialsAccessKeys {
-		so.AccessKeys = inventory.AccessKeys{
-			LoginEndpoint: i.LoginEndpoint, AccessKeyFile: c.AccessKeyFile, SecretKeyFile: c.SecretKeyFile, AccessKey: c.AccessKey, SecretKey: c.SecretKey,
-		}
-	}
+	so := i.SenderOptions()
+	so.Log = log
 	sender, err := inventory.NewSender(i.Endpoint, so)
 	if err != nil {
 		return nil, fmt.Errorf("inventory.endpoint: %w", err)
 	}
-	pages := inventory.PageOptions{Bytes: int(i.PageBytes), MaxObject: int(i.MaxObjectBytes), Plain: i.Compression == config.CompressionNone}
+	pages := i.PageOptions()
 	if i.Contract == config.ContractRuns {
 		o.Pages, o.OverrideUniqueClusterID = pages, i.OverrideUniqueClusterID
 		return inventory.NewRuns(o, sender), nil

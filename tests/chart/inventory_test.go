@@ -10,6 +10,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metawire/metawire/collector/config"
 )
 
 // inventorySets are those with an inventory.
@@ -106,22 +108,46 @@ func TestLongNames(t *testing.T) {
 	}
 }
 
-// TestReportIsTested: the pod of helm test reads the report of whoever sends, with
-// no rights of its own, after that of the stream and on the nodes of the collectors.
-func TestReportIsTested(t *testing.T) {
-	for _, set := range []string{"inventory alone", "a CronJob"} {
+// TestInventoryIsTested: the pod of helm test has the configuration, the credentials
+// and the report of whoever sends, and no rights of its own; it comes after that of
+// the stream and runs on the nodes of the collectors.
+func TestInventoryIsTested(t *testing.T) {
+	for _, set := range []string{"inventory alone", "a CronJob", "everything shipped"} {
 		_, objs := mustRender(t, loadChart(t), inventorySets[set])
 		pod, err := find[corev1.Pod](objs, "Pod", "metawire-test-inventory")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := find[corev1.ConfigMap](objs, "ConfigMap", pod.Spec.Volumes[0].ConfigMap.Name); err != nil || !*pod.Spec.Volumes[0].ConfigMap.Optional {
+		volumes, mounts := map[string]corev1.Volume{}, map[string]string{}
+		for _, v := range pod.Spec.Volumes {
+			volumes[v.Name] = v
+		}
+		for _, m := range pod.Spec.Containers[0].VolumeMounts {
+			mounts[m.Name] = m.MountPath
+			if _, ok := volumes[m.Name]; !ok || !m.ReadOnly {
+				t.Errorf("%s: mount %s has no volume, or may be written", set, m.Name)
+			}
+		}
+		if _, err := find[corev1.ConfigMap](objs, "ConfigMap", volumes["report"].ConfigMap.Name); err != nil || !*volumes["report"].ConfigMap.Optional {
 			t.Errorf("%s: the report is not what is mounted: %v", set, err)
 		}
-		if s := pod.Spec; s.ServiceAccountName != "" || *s.AutomountServiceAccountToken || len(s.Volumes) != 1 {
+		file, err := find[corev1.ConfigMap](objs, "ConfigMap", volumes["config"].ConfigMap.Name)
+		if err != nil {
+			t.Fatalf("%s: %v", set, err)
+		}
+		c, err := config.DecodeInventory([]byte(file.Data["collector.yaml"]), func(string) string { return "" })
+		if err != nil {
+			t.Fatalf("%s: %v", set, err)
+		}
+		for _, name := range []string{c.Inventory.Credentials.TokenFile, c.Inventory.Credentials.AccessKeyFile, c.Inventory.CAFile} {
+			if name != "" && path.Dir(name) != mounts["inventory-credentials"] && path.Dir(name) != mounts["inventory-ca"] {
+				t.Errorf("%s: %s is not mounted", set, name)
+			}
+		}
+		if s := pod.Spec; s.ServiceAccountName != "" || *s.AutomountServiceAccountToken {
 			t.Errorf("%s: it has rights: %+v", set, s)
 		}
-		if args := pod.Spec.Containers[0].Args; args[0] != "inventory" || path.Dir(args[2]) != pod.Spec.Containers[0].VolumeMounts[0].MountPath {
+		if args := pod.Spec.Containers[0].Args; args[0] != "inventory" || path.Dir(args[2]) != mounts["config"] || path.Dir(args[4]) != mounts["report"] {
 			t.Errorf("%s: args are %q", set, args)
 		}
 		if before, err := find[corev1.Pod](objs, "Pod", "metawire-test-stream"); err == nil {
@@ -129,7 +155,7 @@ func TestReportIsTested(t *testing.T) {
 			if before.Annotations[weight] >= pod.Annotations[weight] {
 				t.Errorf("the tests come in the order of %q and %q", before.Annotations[weight], pod.Annotations[weight])
 			}
-			if pod.Spec.Tolerations == nil || pod.Spec.NodeSelector == nil {
+			if set == "a CronJob" && (pod.Spec.Tolerations == nil || pod.Spec.NodeSelector == nil) {
 				t.Errorf("it is not placed: %+v", pod.Spec)
 			}
 		}

@@ -47,7 +47,7 @@ func testInventory(t *testing.T, w *world) {
 	if _, err := w.helm.Upgrade(t.Context(), values, started); err != nil {
 		t.Fatal(err)
 	}
-	w.helmTestSays(t, "PASS: no run of the inventory has ended yet")
+	w.helmTestSays(t, "took a page without objects", "no run of the inventory has ended yet")
 	report := w.inventoryRun(t, "first")
 	kept := endpoint.Kept()
 	if report.Result != inventory.Complete || !kept.Runs[report.Run].Closed || kept.Refused != 0 {
@@ -103,7 +103,7 @@ func testInventoryJob(t *testing.T, w *world) {
 	if out, code := w.command(ctx, t, "", "inventory", "trigger"); code != 0 || !strings.Contains(out, "\ncomplete: ") {
 		t.Fatalf("metawire inventory trigger ended with %d:\n%s", code, out)
 	}
-	w.helmTestSays(t, "PASS: the last run of the inventory was complete")
+	w.helmTestSays(t, "takes the credentials", "ago: complete")
 	kept := endpoint.Kept()
 	if len(kept.Runs) != 1 || kept.Refused != 0 || len(kept.Objects) == 0 {
 		t.Errorf("want one run, got %+v, %d refused", kept.Runs, kept.Refused)

@@ -96,7 +96,8 @@ overrideUniqueClusterId: true
 {{- end }}
 {{- end }}
 
-{{- define "metawire.inventory.mounts" -}}
+{{- /* What whoever speaks to the endpoint mounts. */}}
+{{- define "metawire.inventory.endpoint.mounts" -}}
 {{- with .Values.inventory -}}
 {{- if ne .credentials.mode "none" }}
 # Directories, not files by subPath: so a new credential arrives.
@@ -109,14 +110,10 @@ overrideUniqueClusterId: true
   mountPath: /etc/metawire-inventory-ca
   readOnly: true
 {{- end }}
-{{- if eq .mode "Deployment" }}
-- name: inventory-spool
-  mountPath: /var/lib/metawire/spool
-{{- end }}
 {{- end }}
 {{- end }}
 
-{{- define "metawire.inventory.volumes" -}}
+{{- define "metawire.inventory.endpoint.volumes" -}}
 {{- with .Values.inventory -}}
 {{- if ne .credentials.mode "none" }}
 # Whole: a key that is missing is told by the collector, by name.
@@ -130,6 +127,21 @@ overrideUniqueClusterId: true
   secret:
     secretName: {{ .caSecret | quote }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* What whoever makes runs mounts. */}}
+{{- define "metawire.inventory.mounts" -}}
+{{- include "metawire.inventory.endpoint.mounts" . }}
+{{- if eq .Values.inventory.mode "Deployment" }}
+- name: inventory-spool
+  mountPath: /var/lib/metawire/spool
+{{- end }}
+{{- end }}
+
+{{- define "metawire.inventory.volumes" -}}
+{{- include "metawire.inventory.endpoint.volumes" . }}
+{{- with .Values.inventory -}}
 {{- if eq .mode "Deployment" }}
 - name: inventory-spool
   emptyDir:

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/metawire/metawire/collector/config"
+	"github.com/metawire/metawire/collector/endpoint"
 	"github.com/metawire/metawire/collector/inventory"
 	"github.com/metawire/metawire/internal/certs"
 	"github.com/metawire/metawire/internal/version"
@@ -101,7 +102,7 @@ func newShipper(cfg *config.Config, api *rest.Config, log *slog.Logger, m *inven
 			return inventory.HelmReleases(ctx, s.api, s.redactor)
 		}
 	}
-	if s.to, err = newContract(&i, o, log); err != nil {
+	if s.to, err = endpoint.NewContract(&i, o, log); err != nil {
 		return nil, err
 	}
 	return s, nil

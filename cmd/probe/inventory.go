@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/metawire/metawire/collector/config"
-	"github.com/metawire/metawire/collector/inventory"
+	"github.com/metawire/metawire/collector/endpoint"
 	"github.com/metawire/metawire/internal/lastrun"
 )
 
@@ -53,36 +53,17 @@ wrong.`,
 	return c
 }
 
-// endpoint requires it to take what is sent. It blocks for half a minute at most,
-// and as long again for a login.
+// endpoint requires it to take what is sent.
 func (p *inventoryProbe) endpoint(ctx context.Context, out io.Writer) error {
 	c, err := config.LoadInventory(p.config, os.Getenv)
 	if err != nil {
 		return err
 	}
-	i := &c.Inventory
-	o := i.SenderOptions()
-	o.Attempts, o.Timeout, o.Total = 3, 10*time.Second, 30*time.Second
-	sender, err := inventory.NewSender(i.Endpoint, o)
-	if err != nil {
-		return fmt.Errorf("inventory.endpoint: %w", err)
+	took, err := endpoint.Try(ctx, &c.Inventory)
+	if err == nil {
+		fmt.Fprintln(out, "probe inventory:", took)
 	}
-	if i.Contract == config.ContractRuns {
-		if err := sender.Login(ctx); err != nil {
-			return fmt.Errorf("log in at the endpoint: %w", err)
-		}
-		fmt.Fprintf(out, "probe inventory: %s takes the credentials\n", i.Endpoint)
-		return nil
-	}
-	switch err := inventory.Try(ctx, sender, i.PageOptions()); {
-	case errors.Is(err, inventory.ErrEmptyPage):
-		fmt.Fprintf(out, "probe inventory: %s answers, and takes the credentials; a page without objects it does not: %v\n", i.Endpoint, err)
-	case err != nil:
-		return fmt.Errorf("send the endpoint a page without objects: %w", err)
-	default:
-		fmt.Fprintf(out, "probe inventory: %s took a page without objects\n", i.Endpoint)
-	}
-	return nil
+	return err
 }
 
 // lastRun requires the last run to have been complete, if there was one.

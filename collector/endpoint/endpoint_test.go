@@ -1,4 +1,4 @@
-package collector
+package endpoint
 
 import (
 	"log/slog"
@@ -14,10 +14,8 @@ import (
 	"github.com/metawire/metawire/collector/inventory/receiver"
 )
 
-var quiet = slog.New(slog.DiscardHandler)
-
 // shipped decodes an inventory's configuration, with words replaced by others.
-func shipped(t *testing.T, lines string, replace ...string) *config.Config {
+func shipped(t *testing.T, lines string, replace ...string) *config.Inventory {
 	t.Helper()
 	lines = strings.NewReplacer(replace...).Replace(lines)
 	cfg, err := config.DecodeInventory([]byte(`{apiVersion: metawire.dev/v1alpha1, kind: CollectorConfig, clusterID: a, inventory: {resources: [pods], `+lines+"}}"),
@@ -25,7 +23,7 @@ func shipped(t *testing.T, lines string, replace ...string) *config.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cfg
+	return &cfg.Inventory
 }
 
 // TestContracts: an object arrives as each configuration says that it is sent.
@@ -49,11 +47,18 @@ func TestContracts(t *testing.T) {
 		"runs": {"contract: runs, overrideUniqueClusterId: true", receiver.Options{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			endpoint := receiver.New(tc.takes)
-			server := httptest.NewServer(endpoint)
+			service := receiver.New(tc.takes)
+			server := httptest.NewServer(service)
 			defer server.Close()
 			cfg := shipped(t, "endpoint: URL, "+tc.lines, "URL", server.URL, "DIR", dir)
-			c, err := newContract(&cfg.Inventory, inventory.RunsOptions{}, quiet)
+			said, err := Try(t.Context(), cfg)
+			if err != nil || !strings.Contains(said, "took a page without objects") && !strings.Contains(said, "takes the credentials") {
+				t.Errorf("tried: %s, %v", said, err)
+			}
+			if kept := service.Kept(); len(kept.Objects) > 0 || name == "runs" && len(kept.Runs) > 0 {
+				t.Errorf("to try brought %+v", kept)
+			}
+			c, err := NewContract(cfg, inventory.RunsOptions{}, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,7 +74,7 @@ func TestContracts(t *testing.T) {
 			if err := c.End(t.Context(), r); err != nil || r.Result != inventory.Complete {
 				t.Fatalf("%s, %v", r.Result, err)
 			}
-			kept := endpoint.Kept()
+			kept := service.Kept()
 			if len(kept.Objects) != 1 || kept.Refused != 0 || (kept.Logins > 0) != (name == "login") {
 				t.Errorf("arrived: %+v", kept)
 			}
@@ -84,45 +89,26 @@ func TestContractRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := shipped(t, "endpoint: https://x, spool: {directory: FILE/spool}", "FILE", file)
-	if _, err := newContract(&cfg.Inventory, inventory.RunsOptions{}, quiet); err == nil || !strings.Contains(err.Error(), "inventory.spool.directory: ") {
+	if _, err := NewContract(cfg, inventory.RunsOptions{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "inventory.spool.directory: ") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestBasis: with another one everything is sent again.
-func TestBasis(t *testing.T) {
-	was := basis(shipped(t, "endpoint: https://x"), []byte("key"))
-	if was != basis(shipped(t, "endpoint: https://x, schedule: '@daily', pageBytes: 100"), []byte("key")) {
-		t.Error("another schedule sends everything")
+// TestTryRefused: what the endpoint does not take is told.
+func TestTryRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("wrong-token"), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	for name, is := range map[string]string{
-		"endpoint":  basis(shipped(t, "endpoint: https://y"), []byte("key")),
-		"redaction": basis(shipped(t, "endpoint: https://x, redaction: {mode: none}"), []byte("key")),
-		"limit":     basis(shipped(t, "endpoint: https://x, maxObjectBytes: 2Mi"), []byte("key")),
-		"key":       basis(shipped(t, "endpoint: https://x"), []byte("another")),
+	for lines, want := range map[string]string{
+		"credentials: {mode: bearer, tokenFile: FILE}":                                              "send the endpoint a page without objects: ",
+		"contract: runs, credentials: {mode: accessKeys, accessKeyFile: FILE, secretKeyFile: FILE}": "log in at the endpoint: ",
 	} {
-		if is == was {
-			t.Errorf("%s: what was sent is taken for what would be", name)
+		server := httptest.NewServer(receiver.New(receiver.Options{AccessKey: "user", SecretKey: "hunter3"}))
+		said, err := Try(t.Context(), shipped(t, "endpoint: URL, "+lines, "URL", server.URL, "FILE", file))
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "401") || strings.Contains(err.Error(), "wrong-token") {
+			t.Errorf("%s: %s, %v", lines, said, err)
 		}
+		server.Close()
 	}
 }
-
-// TestIndexIsNotSent: the index, which every run changes, is none of what it sends.
-func TestIndexIsNotSent(t *testing.T) {
-	b := butItself{always{}, inventory.State{Namespace: "metawire", Index: "i"}}
-	maps := inventory.Type{Name: "configmaps"}
-	for name, want := range map[string]bool{"metawire/i-0": false, "metawire/i-31": false, "metawire/i": true, "metawire/other": true, "shop/i-0": true} {
-		namespace, name, _ := strings.Cut(name, "/")
-		if b.Changed(maps, inventory.Identity{Namespace: namespace, Name: name}) != want {
-			t.Errorf("%s/%s: want %t", namespace, name, want)
-		}
-	}
-	if !b.Changed(inventory.Type{Name: "secrets"}, inventory.Identity{Namespace: "metawire", Name: "i-0"}) {
-		t.Error("a Secret is taken for the index")
-	}
-}
-
-// always is an index to which everything is new.
-type always struct{ inventory.Index }
-
-func (always) Changed(inventory.Type, inventory.Identity) bool { return true }

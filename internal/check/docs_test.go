@@ -15,6 +15,9 @@ func TestDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if hint := again("metawire", "metawire"); !strings.Contains(string(text), hint) {
+		t.Errorf("its example has not the hint of today: %s", hint)
+	}
 	var got []string
 	for line := range strings.Lines(string(text)) {
 		if cells := strings.Split(line, " | "); strings.HasPrefix(line, "| `") && len(cells) == 3 && cells[0] != "| `✓`" && !strings.HasPrefix(cells[1], "`") {

@@ -20,7 +20,7 @@ import (
 func TestApply(t *testing.T) {
 	l := newLife(t)
 	for name, values := range map[string]string{
-		"Deployment": `{clusterID: x, inventory: {enabled: true, endpoint: "https://e", changes: true}}`,
+		"Deployment": `{clusterID: x, inventory: {enabled: true, endpoint: "https://e", changes: true}, ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv6, IPv4]}`,
 		"CronJob": `{clusterID: x, inventory: {enabled: true, endpoint: "https://e", mode: CronJob, schedule: "@daily"}, networkPolicy: {enabled: true}, ipFamilyPolicy: SingleStack,
 			collector: {podSecurityContext: {runAsUser: null}, updateStrategy: {type: Recreate}}}`,
 	} {
@@ -30,6 +30,9 @@ func TestApply(t *testing.T) {
 				apply := append([]string{"apply", "-f", "-"}, flags...)
 				l.run(t, manifest, apply...)
 				l.fill(t)
+				if families := l.run(t, "", "get", "services", "-o", "jsonpath={.items[*].spec.ipFamilies}"); (families == `["IPv6","IPv4"] ["IPv6","IPv4"]`) != (name == "Deployment") {
+					t.Errorf("the Services are of the families %s", families)
+				}
 				before := l.versions(t, manifest)
 				l.run(t, manifest, apply...)
 				l.checkFilled(t)

@@ -66,6 +66,10 @@ func (p plan) etcd() component {
 }
 
 func (p plan) apiServer() component {
+	services := p.Net.Services
+	if p.Size == ControlPlane { // no node that must know of it
+		services += "," + p.Net.Services6
+	}
 	args := []string{
 		"--etcd-servers=" + p.etcdURL(),
 		"--advertise-address=" + p.Address, "--secure-port=" + strconv.Itoa(p.APIPort),
@@ -75,7 +79,7 @@ func (p plan) apiServer() component {
 		"--service-account-key-file=" + p.path("pki", "sa.crt"),
 		"--service-account-signing-key-file=" + p.path("pki", "sa.key"),
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-		"--service-cluster-ip-range=" + p.Net.Services,
+		"--service-cluster-ip-range=" + services,
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true",

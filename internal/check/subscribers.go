@@ -67,13 +67,13 @@ func (all told) judge(pods []corev1.Pod, now, since time.Time) finding {
 	if len(silent) == len(all) {
 		return fail("see the check of the collectors", silent...)
 	}
-	var bad, odd []string
+	var lost, bad, odd []string
 	falcos := map[string]bool{}
 	for i := range pods {
 		p := &pods[i]
 		falcos[string(p.UID)] = true
 		if expected(p, now) && !by[p.UID] && !nameless[p.Spec.NodeName] {
-			bad = append(bad, fmt.Sprintf("%s/%s on node %s is wired, and no collector has it as a subscriber: its log says why: kubectl -n %s logs %s", p.Namespace, p.Name, p.Spec.NodeName, p.Namespace, p.Name))
+			lost = append(lost, fmt.Sprintf("%s/%s on node %s is wired, and no collector has it as a subscriber: its log says why: kubectl -n %s logs %s", p.Namespace, p.Name, p.Spec.NodeName, p.Namespace, p.Name))
 		}
 	}
 	for _, r := range all.refusals(by, now) {
@@ -87,14 +87,18 @@ func (all told) judge(pods []corev1.Pod, now, since time.Time) finding {
 		}
 	}
 	const hint = "metawire explain pod NAMESPACE/NAME says more; a Falco without a ticket gets one when it is made anew"
-	switch away := now.Sub(since); {
-	case len(bad) > 0 && len(silent) == 0 && away < lately:
-		return warn(fmt.Sprintf("a Falco that found no collector tries again within two minutes: metawire check --wait %s", lately-away.Truncate(time.Second)),
-			slices.Concat([]string{fmt.Sprintf("no collector was ready until %s ago", away.Truncate(time.Second))}, bounded(bad), odd, details)...)
+	away := now.Sub(since).Truncate(time.Second)
+	if away >= lately {
+		bad, lost = append(bad, lost...), nil
+	}
+	switch {
 	case len(bad) > 0 && len(silent) == 0:
-		return fail(hint, slices.Concat(bounded(bad), odd, details)...)
+		return fail(hint, slices.Concat(bounded(bad), bounded(lost), odd, details)...)
 	case len(silent) > 0: // who is missed may be the silent one's
-		return warn("see the check of the collectors", slices.Concat(silent, bounded(bad), odd, details)...)
+		return warn("see the check of the collectors", slices.Concat(silent, bounded(append(bad, lost...)), odd, details)...)
+	case len(lost) > 0:
+		return warn(fmt.Sprintf("a Falco that found no collector tries again within two minutes: look again in %s", lately-away),
+			slices.Concat([]string{fmt.Sprintf("no collector was ready until %s ago", away)}, bounded(lost), odd, details)...)
 	case len(odd) > 0:
 		return warn(hint, append(bounded(odd), details...)...)
 	}

@@ -220,6 +220,7 @@ func (b *breakages) eventuallyMayNot(t *testing.T, account string, right authori
 type endpoint struct {
 	url     string
 	listen  func()
+	up      atomic.Bool // somebody listens
 	refuses atomic.Bool
 }
 
@@ -245,6 +246,7 @@ func newEndpoint(t *testing.T, host string) *endpoint {
 		if err != nil {
 			t.Fatal(err)
 		}
+		e.up.Store(true)
 		s := &http.Server{Handler: handler, ReadHeaderTimeout: soon}
 		done := make(chan error, 1)
 		go func() { done <- s.Serve(l) }()

@@ -13,8 +13,11 @@ import (
 	"golang.org/x/term"
 
 	"github.com/metawire/metawire/charts"
+	collectorconfig "github.com/metawire/metawire/collector/config"
 	"github.com/metawire/metawire/internal/check"
+	"github.com/metawire/metawire/internal/installation"
 	"github.com/metawire/metawire/internal/version"
+	webhookconfig "github.com/metawire/metawire/webhook/config"
 )
 
 // checkAgain is how long to wait before all checks are made once more.
@@ -70,6 +73,10 @@ func (k *checking) run(ctx context.Context, out, progress io.Writer) error {
 		return err
 	}
 	t := &check.Target{Config: config, Namespace: k.cluster.namespace, Version: version.Version}
+	t.Decode = map[string]func([]byte) error{
+		installation.Collector: func(file []byte) error { _, err := collectorconfig.Decode(file); return err },
+		installation.Webhook:   func(file []byte) error { _, err := webhookconfig.Decode(file); return err },
+	}
 	types, err := charts.ResourceTypes()
 	if err != nil {
 		return err

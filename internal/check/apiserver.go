@@ -6,13 +6,16 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
 )
 
 // oldest is the oldest Kubernetes that is supported.
 const oldest = "1.31"
 
 func apiServer(_ context.Context, t *Target) finding {
-	client, err := discovery.NewDiscoveryClientForConfig(t.Config)
+	config := rest.CopyConfig(t.Config)
+	config.Timeout = patience // discovery knows no context
+	client, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return fail("name a kubeconfig that works: --kubeconfig FILE", err.Error())
 	}

@@ -17,8 +17,9 @@ import (
 	"github.com/metawire/metawire/internal/wiring"
 )
 
-// soon is how long before its end an authority is reported, soonLeaf a
-// certificate, of which the daemons' own are renewed days before.
+// soon is how long before its end an authority is reported, or in the last third of
+// its life if that is shorter; soonLeaf a certificate, of which the daemons' own are
+// renewed days before.
 const (
 	soon     = 30 * 24 * time.Hour
 	soonLeaf = 24 * time.Hour
@@ -142,11 +143,9 @@ func (t *Target) caBundles(ctx context.Context, s source, kept []byte, details [
 // judgeAuthorities judges a bundle: one certificate of it must be good.
 func judgeAuthorities(bundle []byte, now time.Time, renews string) finding {
 	var details []string
-	good, last := 0, time.Time{}
+	good, lasts := 0, false
 	for _, c := range parse(bundle) {
-		if c.NotAfter.After(last) {
-			last = c.NotAfter
-		}
+		lasts = lasts || now.Add(min(soon, c.NotAfter.Sub(c.NotBefore)/3)).Before(c.NotAfter)
 		why := dated(c, now)
 		if why == "" {
 			good++
@@ -157,7 +156,7 @@ func judgeAuthorities(bundle []byte, now time.Time, renews string) finding {
 	switch {
 	case good == 0:
 		return fail(renews, details...)
-	case now.Add(soon).After(last):
+	case !lasts:
 		return warn(renews, details...)
 	}
 	return fine(details...)

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ func canary(ctx context.Context, t *Target) finding {
 		return unread(err, "list namespaces, pods and mutatingwebhookconfigurations")
 	}
 	if namespace == "" {
-		return fail("see the check of the registration", "the webhook sees no namespace, so no Falco pod is wired")
+		return skip("the webhook sees no namespace that there is: see the check of the registration, and the value webhook.namespaceSelector")
 	}
 	var status *wiring.Status
 	var took time.Duration
@@ -94,10 +95,13 @@ func (t *Target) canaryNamespace(ctx context.Context) (string, error) {
 	if seen[metav1.NamespaceDefault] {
 		return metav1.NamespaceDefault, nil
 	}
-	for name, yes := range seen {
-		if yes && name != t.found.Namespace {
+	for _, name := range slices.Sorted(maps.Keys(seen)) {
+		if seen[name] && name != t.found.Namespace {
 			return name, nil
 		}
+	}
+	if seen[t.found.Namespace] {
+		return t.found.Namespace, nil
 	}
 	return "", nil
 }

@@ -113,7 +113,9 @@ func TestJudgeAuthorities(t *testing.T) {
 		"an old one beside":   {slices.Concat(expired.pem(), good.pem()), OK, "authority expired is expired, since 2026-04-30"},
 		"expired":             {expired.pem(), Failed, "authority expired is expired"},
 		"not valid yet":       {tomorrow.pem(), Failed, "authority tomorrow is not valid yet, but from 2026-05-02"},
-		"ends within a month": {issue(t, nil, "short", -day, 20*day).pem(), Warning, "authority short is good until 2026-05-21"},
+		"ends within a month": {issue(t, nil, "short", -1000*day, 20*day).pem(), Warning, "authority short is good until 2026-05-21"},
+		"of a month, new":     {issue(t, nil, "young", -day, 29*day).pem(), OK, "authority young is good until 2026-05-30"},
+		"of a month, old":     {issue(t, nil, "old", -22*day, 8*day).pem(), Warning, "authority old is good until 2026-05-09"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := judgeAuthorities(tc.bundle, now(), "who renews it")

@@ -5,8 +5,13 @@ package check
 
 import (
 	"context"
+	"errors"
+	"os"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 
 	"github.com/metawire/metawire/internal/installation"
@@ -43,12 +48,18 @@ type Target struct {
 	Version   string // of whoever checks; "dev" is of no release
 	// Types are the resource types that the chart knows.
 	Types []Type
+	// Decode are the decoders of the daemons' configuration files, by component; one
+	// that is not there takes every file.
+	Decode map[string]func([]byte) error
 
 	// What the first checks find out for those that follow.
 	found  *installation.Installation
 	config configuration
 	// failed are the checks so far that did.
 	failed []check
+	// listed are the Falco pods, once a check needed them.
+	listed []corev1.Pod
+	all    bool // listed is all of them
 }
 
 // Type is a resource type that the chart knows.
@@ -68,6 +79,9 @@ type check struct {
 // patience bounds one check.
 const patience = 30 * time.Second
 
+// apiServerID is of the check without which there are no others.
+const apiServerID = "api-server"
+
 // groups of checks.
 const (
 	kubernetes   = "Kubernetes"
@@ -81,9 +95,11 @@ const (
 // installedChecks is the table, in the order in which they run.
 func installedChecks() []check {
 	return []check{
-		{"api-server", kubernetes, "the API server answers, and is of a version that is supported", nil, apiServer},
+		{apiServerID, kubernetes, "the API server answers, and is of a version that is supported", nil, apiServer},
 		{"own-rights", kubernetes, "you may read what is checked", nil, ownRights},
 		{"release", metawire, "one release is installed", nil, installed},
+		{"configuration", metawire, "the daemons' configuration is there, and they take it", released, configurations},
+		{"accounts", metawire, "the daemons' ServiceAccounts are there, and their tokens are taken", released, accounts},
 		{"permissions", metawire, "the daemons may read what is configured, and nothing else", released, permissions},
 		{"collectors", metawire, "the collectors are ready", collects, collectors},
 		{"webhooks", metawire, "the webhooks are ready", wires, webhooks},
@@ -92,6 +108,7 @@ func installedChecks() []check {
 		{"network-policies", metawire, "no NetworkPolicy keeps callers from the daemons", collects, networkPolicies},
 		{"versions", metawire, "daemons, chart and this command are of one version", collects, versions},
 		{"authorities", certificates, "the authorities are good, and where they should be", encrypted, authorities},
+		{"tickets", certificates, "the key of the tickets is there", streams, tickets},
 		{"collector-certificate", certificates, "the collectors serve a certificate that Falco takes", encrypted, collectorCertificate},
 		{"webhook-certificate", certificates, "the webhooks serve a certificate that the API server takes", wires, webhookCertificate},
 		{"registration", admission, "the API server is told to call the webhook for Falco pods", wires, registration},
@@ -133,7 +150,9 @@ func run(ctx context.Context, t *Target, checks []check, tell func(Result)) bool
 	}
 	t.Config = rest.CopyConfig(t.Config)
 	t.Config.QPS = -1 // some ask a hundred times, once
-	t.failed = nil
+	// Of all pods of a cluster a third as many bytes.
+	t.Config.AcceptContentTypes, t.Config.ContentType = runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON, runtime.ContentTypeProtobuf
+	t.failed, t.listed, t.all = nil, nil, false
 	for _, c := range checks {
 		r := Result{ID: c.id, Group: c.group, Check: c.name}
 		f := c.make(ctx, t)
@@ -146,6 +165,9 @@ func run(ctx context.Context, t *Target, checks []check, tell func(Result)) bool
 }
 
 func (c check) make(ctx context.Context, t *Target) finding {
+	if len(t.failed) > 0 && t.failed[0].id == apiServerID {
+		return skip("the API server is needed for it")
+	}
 	if c.needs != nil {
 		if why := c.needs(t); why != "" {
 			return skip(why)
@@ -172,8 +194,15 @@ func fail(hint string, details ...string) finding { return finding{Failed, detai
 
 func warn(hint string, details ...string) finding { return finding{Warning, details, hint} }
 
-// unread says that something could not be read.
+// unread says that something could not be read: by somebody who may not, which is no
+// fault of the installation.
 func unread(err error, what string) finding {
+	if apierrors.IsForbidden(err) {
+		return skip(err.Error())
+	}
+	if apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) || errors.Is(err, context.DeadlineExceeded) || os.IsTimeout(err) {
+		return fail("the API server is slow, or the way to it is: try again, from nearer by", err.Error())
+	}
 	return fail("you must be able to "+what, err.Error())
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/internal/version"
 )
 
 // configuration is what is needed of the collector's configuration file, which may
@@ -80,10 +82,27 @@ func (t *Target) webhookConfiguration(ctx context.Context) (c webhookConfigurati
 }
 
 // reinstall says how to bring back what was taken from the release.
-func (t *Target) reinstall() string { return again(t.found.Namespace, t.found.Release) }
+func (t *Target) reinstall() string { return t.again(t.found.HelmNamespace, t.found.Release) }
 
-// again says how a release's objects are made as its chart has them. Which chart
-// that is, is known to who installed it, or whether it was Helm at all.
-func again(namespace, release string) string {
-	return fmt.Sprintf("install it again as it was installed: helm -n %s upgrade %s CHART --reset-then-reuse-values, or apply its manifests. What somebody added to an object stays: delete that object before", namespace, release)
+// again says how a release's objects are made as its chart has them.
+func (t *Target) again(helmNamespace, release string) string {
+	how := "apply its manifests again: kubectl apply --server-side --force-conflicts -f metawire.yaml"
+	if helmNamespace != "" {
+		how = fmt.Sprintf("install it again as it was installed: helm -n %s upgrade %s %s --reset-then-reuse-values", helmNamespace, release, t.chart())
+	}
+	return how
+}
+
+// chart is where this command's chart is, for helm. Who installed the release knows
+// whether it came from elsewhere.
+func (t *Target) chart() string {
+	if t.Version == version.Dev {
+		return "charts/metawire"
+	}
+	return "oci://ghcr.io/metawire/charts/metawire --version " + strings.TrimPrefix(t.Version, "v")
+}
+
+// install is the command that installs a release.
+func (t *Target) install() string {
+	return "helm install metawire " + t.chart() + " -n metawire --create-namespace"
 }

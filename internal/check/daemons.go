@@ -43,28 +43,33 @@ func daemons(ctx context.Context, t *Target, component, otherwise string) findin
 		return unread(err, "list pods in namespace "+ns)
 	}
 	var causes []cause
-	ready := 0
+	ready, comes := 0, true
 	for i := range pods {
 		if installation.Ready(&pods[i]) {
 			ready++
 			continue
 		}
 		c := t.whyNotReady(ctx, &pods[i])
+		comes = comes && c.comes
 		c.text = fmt.Sprintf("pod %s is not ready: %s", pods[i].Name, c.text)
 		causes = append(causes, c)
 	}
 	if c := stuck(d); c.text != "" {
-		causes = append(causes, c)
+		causes, comes = append(causes, c), false
 	}
 	want := int(*d.Spec.Replicas)
 	details := []string{fmt.Sprintf("%d of %d pods are ready", ready, want)}
 	if len(causes) == 0 && ready < want {
-		causes = append(causes, cause{fmt.Sprintf("%d of %d pods were made", len(pods), want), fmt.Sprintf("kubectl -n %s describe replicasets says why no more are made", ns)})
+		causes = append(causes, cause{text: fmt.Sprintf("%d of %d pods were made", len(pods), want), hint: fmt.Sprintf("kubectl -n %s describe replicasets says why no more are made", ns)})
+		comes = rolls(d)
 	}
 	for _, c := range causes {
 		details = append(details, c.text)
 	}
-	if len(causes) > 0 {
+	switch {
+	case len(causes) > 0 && comes && ready > 0:
+		return warn(fmt.Sprintf("others serve meanwhile; look again in a minute, or: kubectl -n %s rollout status deployment/%s", ns, d.Name), details...)
+	case len(causes) > 0:
 		return fail(hints(causes), details...)
 	}
 	if c := crashed(pods, t.Now); c.text != "" {
@@ -72,6 +77,9 @@ func daemons(ctx context.Context, t *Target, component, otherwise string) findin
 	}
 	return fine(details...)
 }
+
+// patient is how long a pod may take to come before that is a fault.
+const patient = 2 * time.Minute
 
 // hints are what to do about all causes, each once.
 func hints(causes []cause) string {
@@ -92,13 +100,16 @@ func stuck(d *appsv1.Deployment) cause {
 	for _, c := range d.Status.Conditions {
 		switch {
 		case c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue:
-			return cause{fmt.Sprintf("Deployment %s cannot make pods: %s", d.Name, c.Message), "what the message names refuses the pods: a quota, Pod Security, a policy or another webhook"}
+			return cause{
+				text: fmt.Sprintf("Deployment %s cannot make pods: %s", d.Name, c.Message),
+				hint: fmt.Sprintf("what the message names refuses the pods: a quota, Pod Security, a policy, another webhook, or something that is not there. Once that is mended it may be minutes until they are tried again: kubectl -n %s rollout restart deployment/%s", d.Namespace, d.Name),
+			}
 		case c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse:
-			return cause{fmt.Sprintf("Deployment %s does not come forward: %s", d.Name, c.Message), fmt.Sprintf("kubectl -n %s rollout status deployment/%s", d.Namespace, d.Name)}
+			return cause{text: fmt.Sprintf("Deployment %s does not come forward: %s", d.Name, c.Message), hint: fmt.Sprintf("kubectl -n %s rollout status deployment/%s", d.Namespace, d.Name)}
 		}
 	}
 	if d.Spec.Paused {
-		return cause{fmt.Sprintf("the rollout of Deployment %s is paused", d.Name), fmt.Sprintf("kubectl -n %s rollout resume deployment/%s", d.Namespace, d.Name)}
+		return cause{text: fmt.Sprintf("the rollout of Deployment %s is paused", d.Name), hint: fmt.Sprintf("kubectl -n %s rollout resume deployment/%s", d.Namespace, d.Name)}
 	}
 	return cause{}
 }
@@ -107,18 +118,23 @@ func stuck(d *appsv1.Deployment) cause {
 // where its status does not.
 func (t *Target) whyNotReady(ctx context.Context, p *corev1.Pod) cause {
 	c, ask := podCause(p)
+	young := t.Now.Sub(p.CreationTimestamp.Time) < patient
 	switch ask {
 	case askEvents:
-		if m := t.lastWarning(ctx, p); m != "" {
+		m := t.lastWarning(ctx, p)
+		if m != "" {
 			c.text += ": " + m
 		}
+		c.comes = young && m == ""
 	case askLog:
-		if m := t.lastWords(ctx, p); m != "" {
+		if m := t.lastWords(ctx, p, ""); m != "" {
 			c.text += "; it said last: " + m
 		}
 	case askItself:
 		if page, err := t.found.Page(ctx, p, "health", "/readyz"); err == nil && page.Status != http.StatusOK {
-			c.text += ": " + strings.Join(strings.FieldsFunc(string(page.Body), func(r rune) bool { return r == '\n' }), "; ")
+			said := strings.Join(strings.FieldsFunc(string(page.Body), func(r rune) bool { return r == '\n' }), "; ")
+			c.text += ": " + said
+			c.comes = young || said == "ending" // to start anew
 		}
 	case askNobody:
 	}
@@ -143,11 +159,12 @@ func (t *Target) lastWarning(ctx context.Context, p *corev1.Pod) string {
 	return message
 }
 
-// lastWords is the last line of the log of a pod's container before its last end.
-func (t *Target) lastWords(ctx context.Context, p *corev1.Pod) string {
+// lastWords is the last line of the log of a pod's container, empty for the only
+// one, before its last end.
+func (t *Target) lastWords(ctx context.Context, p *corev1.Pod, container string) string {
 	lines := int64(1)
 	for _, previous := range []bool{true, false} {
-		log, err := t.found.Client().CoreV1().Pods(p.Namespace).GetLogs(p.Name, &corev1.PodLogOptions{TailLines: &lines, Previous: previous}).DoRaw(ctx)
+		log, err := t.found.Client().CoreV1().Pods(p.Namespace).GetLogs(p.Name, &corev1.PodLogOptions{Container: container, TailLines: &lines, Previous: previous}).DoRaw(ctx)
 		if text := strings.TrimSpace(string(log)); err == nil && text != "" {
 			return text
 		}

@@ -36,28 +36,71 @@ func falcoPods(ctx context.Context, t *Target) finding {
 	if err != nil {
 		return unread(err, "list namespaces and mutatingwebhookconfigurations")
 	}
-	counts, bad := map[wiring.State]int{}, []string{}
+	counts, bad, odd, left := map[wiring.State]int{}, []string{}, []string{}, []string{}
 	for i := range pods {
 		p := &pods[i]
 		marks := wiring.PodOf(p)
 		marks.LeftOut = !seen[p.Namespace]
 		f := judge.Pod(marks)
 		counts[f.State]++
+		if f.State == wiring.StateOptedOut {
+			left = append(left, fmt.Sprintf("%s/%s opted out: %s", p.Namespace, p.Name, f.Message))
+		}
 		message := ""
 		if f.Reason != "" {
 			message = f.Message
 		}
 		if image := unpulled(p); image != "" {
 			message = image
+		} else if broken := t.broken(ctx, p, f.State); broken != "" {
+			message = broken
 		}
-		if message != "" {
-			bad = append(bad, fmt.Sprintf("%s/%s: %s", p.Namespace, p.Name, message))
+		message = fmt.Sprintf("%s/%s: %s", p.Namespace, p.Name, message)
+		switch {
+		case strings.HasSuffix(message, ": "):
+		case f.Reason == wiring.ReasonNoTicket: // it is served by its address
+			odd = append(odd, message)
+		default:
+			bad = append(bad, message)
 		}
 	}
-	if len(bad) > 0 {
-		return fail("each line says what to do; metawire explain pod NAMESPACE/NAME says more", append([]string{summary(counts)}, bounded(bad)...)...)
+	const hint = "each line says what to do; metawire explain pod NAMESPACE/NAME says more"
+	switch {
+	case len(bad) > 0:
+		return fail(hint, slices.Concat([]string{summary(counts)}, bounded(bad), bounded(odd), bounded(left))...)
+	case len(odd) > 0:
+		return warn(hint, slices.Concat([]string{summary(counts)}, bounded(odd), bounded(left))...)
 	}
-	return fine(summary(counts))
+	return fine(append([]string{summary(counts)}, bounded(left)...)...)
+}
+
+// broken says that Falco itself does not start although our init container is done:
+// that may be by what we had it load.
+func (t *Target) broken(ctx context.Context, p *corev1.Pod, state wiring.State) string {
+	if state != wiring.StateWired && state != wiring.StateNoTicket && state != wiring.StateOutdated {
+		return ""
+	}
+	for i := range p.Status.ContainerStatuses {
+		s := &p.Status.ContainerStatuses[i]
+		w := s.State.Waiting
+		if !isFalcos(p, s.Name) || s.State.Running != nil || w != nil && (w.Reason == "ContainerCreating" || w.Reason == "PodInitializing") {
+			continue
+		}
+		c, ask, ok := containerCause(p, s)
+		if !ok {
+			continue
+		}
+		if ask == askLog {
+			if m := t.lastWords(ctx, p, s.Name); m != "" {
+				c.text += "; it said last: " + m
+			}
+		}
+		if w != nil && isImage(w.Reason) {
+			c.hint = "check Falco's own image"
+		}
+		return fmt.Sprintf("it is wired, and Falco does not run: %s. %s", strings.TrimSuffix(c.text, "."), c.hint)
+	}
+	return ""
 }
 
 // unpulled says that our init container's image cannot be pulled, at once; the
@@ -83,16 +126,23 @@ func bounded(lines []string) []string {
 }
 
 // falcos returns the Falco pods of the cluster that are not finished.
-func (t *Target) falcos(ctx context.Context) (all []corev1.Pod, err error) {
+func (t *Target) falcos(ctx context.Context) ([]corev1.Pod, error) {
+	if t.all {
+		return t.listed, nil
+	}
+	var all []corev1.Pod
 	list := pager.New(func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 		return t.found.Client().CoreV1().Pods("").List(ctx, o)
 	})
-	err = list.EachListItem(ctx, metav1.ListOptions{}, func(o runtime.Object) error {
+	err := list.EachListItem(ctx, metav1.ListOptions{}, func(o runtime.Object) error {
 		if p, ok := o.(*corev1.Pod); ok && isFalco(p) && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
 			all = append(all, *p)
 		}
 		return nil
 	})
+	if err == nil {
+		t.listed, t.all = all, true
+	}
 	return all, err
 }
 

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -46,7 +48,7 @@ func TestPodCause(t *testing.T) {
 		"volume":          {waiting("ContainerCreating", ""), askEvents, "ContainerCreating", "describe pod p"},
 		"no such Secret":  {waiting("CreateContainerConfigError", `secret "x" not found`), askNobody, `CreateContainerConfigError: secret "x" not found`, "describe pod p"},
 		"ended":           {state(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Error", ExitCode: 2}}), askLog, "ended (Error, exit code 2)", "logs p"},
-		"not ready":       {state(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), askItself, "not ready yet", "logs p"},
+		"not ready":       {state(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), askItself, "not ready yet", "kubectl -n ns logs -l app.kubernetes.io/component="},
 		"evicted":         {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on memory"}, askNobody, "Evicted: low on memory", "delete pod p"},
 		"nothing is told": {corev1.PodStatus{Phase: corev1.PodPending}, askEvents, "Pending", "does its node run"},
 	} {
@@ -187,19 +189,88 @@ func TestCloses(t *testing.T) {
 		"a range":             {[]networkingv1.NetworkPolicy{policy("", nil, port(intstr.FromInt32(40000), 50000))}, ""},
 		"every port":          {[]networkingv1.NetworkPolicy{policy("", nil, networkingv1.NetworkPolicyPort{})}, ""},
 		"another one opens":   {[]networkingv1.NetworkPolicy{policy("", nil), policy("collector", nil, port(intstr.FromInt32(45000), 0))}, ""},
-		"no way out":          {[]networkingv1.NetworkPolicy{policy("", []networkingv1.PolicyType{egress})}, "lets pod p call nobody"},
+		"no way out":          {[]networkingv1.NetworkPolicy{policy("", []networkingv1.PolicyType{egress})}, "n keeps pod p from the API server"},
 		"another one lets go": {[]networkingv1.NetworkPolicy{policy("", []networkingv1.PolicyType{egress}), open}, ""},
-		"neither in nor out":  {[]networkingv1.NetworkPolicy{policy("", []networkingv1.PolicyType{ingress, egress})}, "call nobody"},
+		"neither in nor out":  {[]networkingv1.NetworkPolicy{policy("", []networkingv1.PolicyType{ingress, egress})}, "keeps pod p from the API server"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := daemon()
-			got := strings.Join(closes(tc.policies, &p, 45000), "\n")
+			got := strings.Join(closes(tc.policies, &p), "\n")
 			if !strings.Contains(got, tc.says) || (got == "") != (tc.says == "") {
 				t.Errorf("got %q", got)
 			}
 			p.Spec.HostNetwork = true
-			if got := closes(tc.policies, &p, 45000); got != nil {
+			if got := closes(tc.policies, &p); got != nil {
 				t.Errorf("on its node's network: %q", got)
+			}
+		})
+	}
+}
+
+// closes says what policies keep from the port 45000 of a pod, and it from.
+func closes(policies []networkingv1.NetworkPolicy, p *corev1.Pod) []string {
+	w := &way{policies: policies, api: []int{443, 6443}}
+	closed, _ := w.in(p, 45000, true)
+	return append(closed, w.out(p)...)
+}
+
+// TestWay: who is admitted, and who may call whom.
+func TestWay(t *testing.T) {
+	tcp, udp := corev1.ProtocolTCP, corev1.ProtocolUDP
+	port := func(p *corev1.Protocol, n int32) []networkingv1.NetworkPolicyPort {
+		number := intstr.FromInt32(n)
+		return []networkingv1.NetworkPolicyPort{{Protocol: p, Port: &number}}
+	}
+	in := func(ports []networkingv1.NetworkPolicyPort, from ...networkingv1.NetworkPolicyPeer) networkingv1.NetworkPolicy {
+		return networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: networkingv1.NetworkPolicySpec{
+			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}, Ingress: []networkingv1.NetworkPolicyIngressRule{{Ports: ports, From: from}},
+		}}
+	}
+	out := func(namespace string, ports []networkingv1.NetworkPolicyPort) networkingv1.NetworkPolicy {
+		return networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "n"}, Spec: networkingv1.NetworkPolicySpec{
+			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, Egress: []networkingv1.NetworkPolicyEgressRule{{Ports: ports}},
+		}}
+	}
+	labelled := func(key, value string) *metav1.LabelSelector {
+		return &metav1.LabelSelector{MatchLabels: map[string]string{key: value}}
+	}
+	namespaced := networkingv1.NetworkPolicyPeer{NamespaceSelector: labelled("team", "sec")}
+	for name, tc := range map[string]struct {
+		policy   networkingv1.NetworkPolicy
+		host     bool
+		says     string
+		selected bool
+	}{
+		"everybody":                  {policy: in(nil)},
+		"UDP only":                   {policy: in(port(&udp, 45000)), says: "admits nobody to port 45000"},
+		"Falco's namespace":          {policy: in(nil, namespaced), selected: true},
+		"of a node's network":        {policy: in(nil, namespaced), host: true, says: "n does not admit to port 45000 of pod p: falco/f", selected: true},
+		"another namespace":          {policy: in(nil, networkingv1.NetworkPolicyPeer{NamespaceSelector: labelled("team", "x")}), says: "does not admit", selected: true},
+		"pods of its own namespace":  {policy: in(nil, networkingv1.NetworkPolicyPeer{PodSelector: labelled("app", "falco")}), says: "does not admit", selected: true},
+		"Falco's pods":               {policy: in(nil, networkingv1.NetworkPolicyPeer{PodSelector: labelled("app", "falco"), NamespaceSelector: labelled("team", "sec")}), selected: true},
+		"Falco's address":            {policy: in(nil, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8"}})},
+		"not Falco's address":        {policy: in(nil, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8", Except: []string{"10.0.0.7/32"}}}), says: "does not admit"},
+		"DNS only":                   {policy: out("", port(&udp, 53)), says: "n keeps pod p from the API server (port [443 6443])"},
+		"the API server":             {policy: out("", port(&tcp, 6443))},
+		"Falco calls nobody":         {policy: out("falco", port(&udp, 53)), says: "NetworkPolicy n in namespace falco keeps Falco pod f from the collectors (port [45000])"},
+		"Falco calls the collectors": {policy: out("falco", port(nil, 45000))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "falco", Name: "f", Labels: map[string]string{"app": "falco"}}, Status: corev1.PodStatus{PodIP: "10.0.0.7"}}
+			f.Spec.HostNetwork = tc.host
+			w := &way{
+				policies: []networkingv1.NetworkPolicy{tc.policy}, api: []int{443, 6443}, falcos: []corev1.Pod{f},
+				namespaces: map[string]labels.Set{"falco": {"team": "sec"}},
+			}
+			p := daemon()
+			closed, _ := w.in(&p, 45000, true)
+			_, selected := w.in(&p, 45000, false)
+			got := strings.Join(slices.Concat(closed, w.out(&p), w.falcosOut(45000)), "\n")
+			if !strings.Contains(got, tc.says) || (got == "") != (tc.says == "") {
+				t.Errorf("got %q", got)
+			}
+			if (len(selected) > 0) != tc.selected {
+				t.Errorf("whether the API server may be kept out: %q", selected)
 			}
 		})
 	}
@@ -221,16 +292,43 @@ func TestMisses(t *testing.T) {
 	}{
 		"well":            {func(*admissionv1.MutatingWebhook) {}, ""},
 		"everything":      {func(h *admissionv1.MutatingWebhook) { h.Rules[0].Resources = []string{"*"} }, ""},
-		"other resources": {func(h *admissionv1.MutatingWebhook) { h.Rules[0].Resources = []string{"services"} }, "not called when pods are created"},
+		"other resources": {func(h *admissionv1.MutatingWebhook) { h.Rules[0].Resources = []string{"services"} }, "not called when pods are created: its rules are [CREATE] of [services] in the API groups [\"\"]"},
 		"other operations": {func(h *admissionv1.MutatingWebhook) {
 			h.Rules[0].Operations = []admissionv1.OperationType{admissionv1.Delete}
 		}, "not called when pods are created"},
-		"some pods":        {func(h *admissionv1.MutatingWebhook) { h.ObjectSelector.MatchLabels = map[string]string{"a": "b"} }, "only pods with a=b"},
-		"other namespaces": {func(h *admissionv1.MutatingWebhook) { h.NamespaceSelector = &metav1.LabelSelector{} }, "the release is for those with a notin (x)"},
+		"some pods": {func(h *admissionv1.MutatingWebhook) { h.ObjectSelector.MatchLabels = map[string]string{"a": "b"} }, "only pods with a=b"},
 	} {
-		got := strings.Join(misses(hook(tc.change), namespaces), "\n")
+		got := strings.Join(misses(hook(tc.change)), "\n")
 		if !strings.Contains(got, tc.says) || (got == "") != (tc.says == "") {
 			t.Errorf("%s: got %q", name, got)
+		}
+	}
+}
+
+// TestOtherNamespaces: what another selector sees is judged by the namespaces that
+// there are, for parts of some clusters add to it.
+func TestOtherNamespaces(t *testing.T) {
+	notX := metav1.LabelSelectorRequirement{Key: "a", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"x"}}
+	all := []corev1.Namespace{
+		{ObjectMeta: metav1.ObjectMeta{Name: "falco", Labels: map[string]string{"team": "sec"}}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", Labels: map[string]string{"control-plane": "true"}}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "out", Labels: map[string]string{"a": "x"}}},
+	}
+	for name, tc := range map[string]struct {
+		selector metav1.LabelSelector
+		says     string
+		loses    bool
+	}{
+		"the same":          {metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{notX}}, "", false},
+		"of AKS":            {metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{notX, {Key: "control-plane", Operator: metav1.LabelSelectorOpDoesNotExist}}}, "sees namespaces with a notin (x),!control-plane", false},
+		"all":               {metav1.LabelSelector{}, "the release is for those with a notin (x)", false},
+		"without Falco's":   {metav1.LabelSelector{MatchLabels: map[string]string{"team": "none"}}, "it does not see falco", true},
+		"that cannot be so": {metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "x"}}}, "namespaceSelector: ", true},
+	} {
+		h := &admissionv1.MutatingWebhook{Name: "h", NamespaceSelector: &tc.selector}
+		got, loses := otherNamespaces(h, &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{notX}}, all)
+		if !strings.Contains(got, tc.says) || (got == "") != (tc.says == "") || loses != tc.loses {
+			t.Errorf("%s: got %q, %t", name, got, loses)
 		}
 	}
 }
@@ -245,11 +343,14 @@ func TestUnmet(t *testing.T) {
 		"false": "its matchCondition c (false) is not so for one",
 		"object.metadata.?annotations[?'metawire.dev/inject'].orValue('') == 'true'": "is not so for one",
 		"object.metadata.labels.team == 'a'":                                         "fails: no such key: labels",
-		"request.namespace == 'falco'":                                               "", // not to be known here
-		"'a'":                                                                        "is not so for one",
+		"request.namespace == 'falco'":                                               "",
+		"request.namespace == 'sec'":                                                 "a Falco pod in namespace falco: its matchCondition c (request.namespace == 'sec') is not so",
+		"request.userInfo.username == 'a'":                                           "", // not to be known here
+		"authorizer.group('').resource('pods').check('get').allowed()":               "",
+		"'a'": "is not so for one",
 	} {
 		h := &admissionv1.MutatingWebhook{Name: "h", MatchConditions: []admissionv1.MatchCondition{{Name: "c", Expression: expression}}}
-		got := strings.Join(unmet(h), "\n")
+		got := strings.Join(unmet(h, "falco"), "\n")
 		if !strings.Contains(got, says) || (got == "") != (says == "") {
 			t.Errorf("%s: got %q", expression, got)
 		}
@@ -295,6 +396,50 @@ func TestJudgeRun(t *testing.T) {
 		if f.outcome != tc.outcome || !strings.Contains(f.hint, tc.hint) || (f.hint == "") != (tc.hint == "") {
 			t.Errorf("%s: got %+v", name, f)
 		}
+	}
+}
+
+// TestBroken: a Falco that is wired and does not start is told of; one that is about
+// to start is not, and of one that we left alone somebody else tells.
+func TestBroken(t *testing.T) {
+	waits := func(reason string) corev1.ContainerState {
+		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: "so it is"}}
+	}
+	for name, tc := range map[string]struct {
+		container string
+		state     corev1.ContainerState
+		judged    wiring.State
+		says      string
+	}{
+		"its image":         {"falco", waits("ErrImagePull"), wiring.StateWired, "it is wired, and Falco does not run: ErrImagePull: image : so it is. check Falco's own image"},
+		"its command":       {"falco", waits("CreateContainerError"), wiring.StateNoTicket, "CreateContainerError: so it is. kubectl -n ns describe pod p"},
+		"about to start":    {"falco", waits("ContainerCreating"), wiring.StateWired, ""},
+		"it runs":           {"falco", corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, wiring.StateWired, ""},
+		"opted out":         {"falco", waits("ErrImagePull"), wiring.StateOptedOut, ""},
+		"another container": {"sidecar", waits("ErrImagePull"), wiring.StateWired, ""},
+	} {
+		p := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "falco"}, {Name: "sidecar"}}},
+			Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: tc.container, State: tc.state}}},
+		}
+		if got := (&Target{}).broken(t.Context(), p, tc.judged); got != tc.says && (tc.says == "" || !strings.Contains(got, tc.says)) {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+}
+
+// TestOlder: a pod whose ServiceAccount was made anew holds a token of the one before.
+func TestOlder(t *testing.T) {
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(now())}}
+	pod := func(name string, after time.Duration) corev1.Pod {
+		return corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(now().Add(after))}}
+	}
+	if got := older([]corev1.Pod{pod("same", 0), pod("later", time.Second)}, account); got != "" {
+		t.Errorf("%s is taken for older", got)
+	}
+	if got := older([]corev1.Pod{pod("later", time.Second), pod("old", -time.Second)}, account); got != "old" {
+		t.Errorf("got %q", got)
 	}
 }
 

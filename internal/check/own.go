@@ -8,6 +8,18 @@ import (
 	"github.com/metawire/metawire/internal/rights"
 )
 
+// mayNot says that the person lacks one of the rights in the release's namespace, ""
+// if not, or if it cannot be told.
+func (t *Target) mayNot(ctx context.Context, all ...rights.Right) string {
+	for i := range all {
+		all[i].Namespace = t.found.Namespace
+	}
+	if missing, err := rights.Missing(ctx, t.found.Client(), nil, all); err == nil && len(missing) > 0 {
+		return "you may not " + rights.List(missing)
+	}
+	return ""
+}
+
 // ownRights: what the checks read, the person may.
 func ownRights(ctx context.Context, t *Target) finding {
 	api, err := clientset.NewForConfig(t.Config)

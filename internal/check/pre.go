@@ -18,7 +18,7 @@ import (
 func preChecks() []check {
 	const install = "Before an install"
 	return []check{
-		{"api-server", kubernetes, "the API server answers, and is of a version that is supported", nil, apiServer},
+		{apiServerID, kubernetes, "the API server answers, and is of a version that is supported", nil, apiServer},
 		{"install-rights", install, "you may create what the chart has", nil, installRights},
 		{"none-installed", install, "no Metawire is there yet", nil, noneInstalled},
 		{"no-predecessor", install, "no predecessor is there", nil, noPredecessor},
@@ -85,9 +85,13 @@ func noneInstalled(ctx context.Context, t *Target) finding {
 	if err != nil {
 		return fail("name a kubeconfig that works: --kubeconfig FILE", err.Error())
 	}
-	left, err := remains(ctx, api)
+	there, err := remains(ctx, api)
 	if err != nil {
 		return unread(err, "list deployments in all namespaces, and mutatingwebhookconfigurations")
+	}
+	var left []string
+	for _, r := range there {
+		left = append(left, r.String())
 	}
 	ns, err := api.CoreV1().Namespaces().Get(ctx, t.home(), metav1.GetOptions{})
 	if err == nil && ns.DeletionTimestamp != nil {

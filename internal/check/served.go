@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/internal/rights"
 )
 
 func collectorCertificate(ctx context.Context, t *Target) finding {
@@ -57,7 +58,14 @@ func (t *Target) served(ctx context.Context, component, port string, by []verifi
 	if err != nil {
 		return unread(err, "list deployments in namespace "+t.found.Namespace)
 	}
+	if why := t.mayNot(ctx, rights.Right{Verb: "create", Resource: "pods", Sub: "portforward"}); why != "" {
+		return skip(why)
+	}
 	chains := t.chains(ctx, pods, port, by[0].name)
+	if c := slices.IndexFunc(chains, func(c chain) bool { return errors.Is(c.err, errUnreached) }); c >= 0 {
+		return warn("whether the certificate is good cannot be told from here. The API server, and what stands before it, must let a port-forward through: kubectl -n "+t.found.Namespace+" port-forward pod/"+chains[c].pod+" 8081",
+			fmt.Sprintf("pod %s: %v", chains[c].pod, chains[c].err))
+	}
 	var details, bad []string
 	outcome := OK
 	for _, c := range chains {
@@ -122,13 +130,16 @@ func (t *Target) chains(ctx context.Context, pods []corev1.Pod, port, name strin
 // atOnce bounds the pods that are asked at the same time.
 const atOnce = 8
 
+// errUnreached says that a pod could not be asked, which tells nothing of it.
+var errUnreached = errors.New("it could not be reached through the API server")
+
 // chain returns what a pod serves, unverified.
 func (t *Target) chain(ctx context.Context, p *corev1.Pod, port, name string) ([]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	plain, err := t.found.DialPort(ctx, p, port)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errUnreached, err)
 	}
 	defer plain.Close()
 	// Verified below, by whom and with what is said then.

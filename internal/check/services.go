@@ -2,7 +2,9 @@ package check
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +28,7 @@ func collectorService(ctx context.Context, t *Target) finding {
 	// Pods that were wired go on with the port that they were given.
 	wired, err := t.webhookConfiguration(ctx)
 	if err == nil && wired.Stream.Port != 0 && t.found.Port != wired.Stream.Port {
-		return fail(t.reinstall(), fmt.Sprintf("Falco pods are wired to port %d, and Service %s has port %d", wired.Stream.Port, s.Name, t.found.Port))
+		return fail(replace(s, "port", wired.Stream.Port, "grpc"), fmt.Sprintf("Falco pods are wired to port %d, and Service %s has port %d", wired.Stream.Port, s.Name, t.found.Port))
 	}
 	return t.leads(ctx, s, installation.Collector, "grpc", port)
 }
@@ -67,13 +69,13 @@ func (t *Target) leads(ctx context.Context, s *corev1.Service, component, port, 
 		if err != nil {
 			return unread(err, "list pods in namespace "+s.Namespace)
 		}
-		slices, err := t.found.Client().DiscoveryV1().EndpointSlices(s.Namespace).List(ctx, metav1.ListOptions{
+		parts, err := t.found.Client().DiscoveryV1().EndpointSlices(s.Namespace).List(ctx, metav1.ListOptions{
 			LabelSelector: labels.Set{discoveryv1.LabelServiceName: s.Name}.String(),
 		})
 		if err != nil {
 			return unread(err, "list endpointslices in namespace "+s.Namespace)
 		}
-		if f = leadsTo(s, port, listens, pods, slices.Items); f.outcome != Failed {
+		if f = leadsTo(s, port, listens, pods, parts.Items); f.outcome != Failed {
 			return f
 		}
 	}
@@ -89,7 +91,7 @@ const settling = 2 * time.Second
 // leadsTo judges where a port of a Service leads: to pods, and to the port on
 // which they listen. listens is a number if it is known from elsewhere. A
 // failure without a hint is one of the Service.
-func leadsTo(s *corev1.Service, name, listens string, pods []corev1.Pod, slices []discoveryv1.EndpointSlice) finding {
+func leadsTo(s *corev1.Service, name, listens string, pods []corev1.Pod, parts []discoveryv1.EndpointSlice) finding {
 	var port *corev1.ServicePort
 	for i := range s.Spec.Ports {
 		if s.Spec.Ports[i].Name == name {
@@ -105,17 +107,17 @@ func leadsTo(s *corev1.Service, name, listens string, pods []corev1.Pod, slices 
 		p := &pods[i]
 		ours[p.UID] = true
 		if !selector.Matches(labels.Set(p.Labels)) {
-			return fail("", fmt.Sprintf("Service %s does not select pod %s: its selector is %s", s.Name, p.Name, selector))
+			return fail(reselect(s, p), fmt.Sprintf("Service %s does not select pod %s: its selector is %s", s.Name, p.Name, selector))
 		}
 		if want, err := installation.PortOf(p, name); err == nil && (listens == "" || listens == strconv.Itoa(want)) {
 			listens = strconv.Itoa(want)
 			if to := targetOf(port, p); to != want {
-				return fail("", fmt.Sprintf("port %d of Service %s leads to port %s of pod %s, which listens on %d", port.Port, s.Name, port.TargetPort.String(), p.Name, want))
+				return fail(replace(s, "targetPort", name, name), fmt.Sprintf("port %d of Service %s leads to port %s of pod %s, which listens on %d", port.Port, s.Name, port.TargetPort.String(), p.Name, want))
 			}
 		}
 	}
-	ready := 0
-	for _, slice := range slices {
+	ready := map[types.UID]bool{} // a pod of two families is in two slices
+	for _, slice := range parts {
 		for _, e := range slice.Endpoints {
 			if e.Conditions.Ready != nil && !*e.Conditions.Ready {
 				continue
@@ -126,15 +128,37 @@ func leadsTo(s *corev1.Service, name, listens string, pods []corev1.Pod, slices 
 			}
 			for _, p := range slice.Ports {
 				if p.Name != nil && *p.Name == name {
-					ready++
+					ready[e.TargetRef.UID] = true
 				}
 			}
 		}
 	}
-	if ready == 0 {
+	if len(ready) == 0 {
 		return fail("see the check of the pods: an endpoint comes when one is ready", fmt.Sprintf("Service %s has no endpoints that are ready", s.Name))
 	}
-	return fine(fmt.Sprintf("Service %s, port %d, leads to ready pods: %d", s.Name, port.Port, ready))
+	return fine(fmt.Sprintf("Service %s, port %d, leads to ready pods: %d", s.Name, port.Port, len(ready)))
+}
+
+// replace says how to write a field of a Service's port anew. An upgrade would not: it
+// takes what somebody wrote for what he wants, or for a second port; and a Service that
+// is deleted comes back with another address, which wired pods do not know.
+func replace(s *corev1.Service, field string, value any, port string) string {
+	i := slices.IndexFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == port })
+	return patchService(s, fmt.Sprintf("/spec/ports/%d/%s", i, field), value)
+}
+
+// reselect says how to give a Service its selector again: what the chart selects by.
+func reselect(s *corev1.Service, p *corev1.Pod) string {
+	selector := map[string]string{}
+	for _, key := range []string{"app.kubernetes.io/component", "app.kubernetes.io/instance", "app.kubernetes.io/name"} {
+		selector[key] = p.Labels[key]
+	}
+	return patchService(s, "/spec/selector", selector)
+}
+
+func patchService(s *corev1.Service, path string, value any) string {
+	text, _ := json.Marshal([]any{map[string]any{"op": "replace", "path": path, "value": value}}) // strings and numbers
+	return fmt.Sprintf("kubectl -n %s patch service %s --type=json -p '%s'", s.Namespace, s.Name, text)
 }
 
 // targetOf is the port of a pod that a Service's port leads to, 0 if it leads

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metawire/metawire/internal/installation"
+	"github.com/metawire/metawire/internal/rights"
 	"github.com/metawire/metawire/internal/subscription"
 	"github.com/metawire/metawire/internal/wiring"
 )
@@ -25,9 +26,19 @@ const (
 // subscribers: every wired Falco subscribes, and nobody is refused.
 func subscribers(ctx context.Context, t *Target) finding {
 	for _, c := range t.failed {
-		if c.id == "collectors" || c.id == "authorities" {
+		if c.id == "authorities" {
 			return skip(fmt.Sprintf("the collectors are asked when this is so: %s", c.name))
 		}
+	}
+	collectors, err := t.found.Pods(ctx, installation.Collector)
+	if err != nil {
+		return unread(err, "list pods in namespace "+t.found.Namespace)
+	}
+	if len(collectors) == 0 || !installation.Ready(&collectors[0]) {
+		return skip("the collectors are asked when one is ready")
+	}
+	if why := t.mayNot(ctx, rights.Right{Verb: "create", Resource: "pods", Sub: "portforward"}, rights.Right{Verb: "create", Resource: "serviceaccounts", Sub: "token"}); why != "" {
+		return skip(why)
 	}
 	pods, err := t.falcos(ctx)
 	if err != nil {
@@ -36,10 +47,6 @@ func subscribers(ctx context.Context, t *Target) finding {
 	replicas, err := t.found.Subscriptions(ctx, "")
 	if err != nil {
 		return fail("see the checks of the collectors and of the authorities", err.Error())
-	}
-	collectors, err := t.found.Pods(ctx, installation.Collector)
-	if err != nil {
-		return unread(err, "list pods in namespace "+t.found.Namespace)
 	}
 	return told(replicas).judge(pods, t.Now, anyReadySince(collectors, t.Now))
 }
@@ -79,7 +86,7 @@ func (all told) judge(pods []corev1.Pod, now, since time.Time) finding {
 	for _, r := range all.refusals(by, now) {
 		switch uid := r.GetPod().GetUid(); {
 		case falcos[uid] && !r.GetServed():
-			bad = append(bad, refused(r, now))
+			bad = append(bad, refused(r, now)+advice(r))
 		case falcos[uid], uid == "": // it may be a Falco behind an address of a node
 			odd = append(odd, refused(r, now))
 		default: // not Falco, or gone: as it should be
@@ -171,6 +178,17 @@ func refused(f *subscription.Refusal, now time.Time) string {
 	}
 	last, _ := time.Parse(time.RFC3339, f.GetLast()) // refusals has looked
 	return fmt.Sprintf("%s %s %s, %d times, the last %s ago: %s (%s)", who(f), was, what(f), f.GetTimes(), max(0, now.Sub(last)).Round(time.Second), f.GetReason(), f.GetCode())
+}
+
+// advice says what to do about a Falco that is refused, if it is known from the code.
+func advice(f *subscription.Refusal) string {
+	switch f.GetCode() {
+	case "ticket_forged": // by a key that is gone
+		return fmt.Sprintf(". The key of the tickets is another one since: kubectl -n %s delete pod %s, and its owner makes one with a new ticket", f.GetPod().GetNamespace(), f.GetPod().GetName())
+	case "ticket_key_unknown":
+		return ". The collectors have no key of tickets: see the check of the tickets"
+	}
+	return ""
 }
 
 func who(f *subscription.Refusal) string {

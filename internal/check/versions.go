@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metawire/metawire/internal/falco"
@@ -56,9 +57,12 @@ func versions(ctx context.Context, t *Target) finding {
 		pods = append(pods, some...)
 	}
 	stale, builds := running(pods, images, own)
-	bad = append(bad, stale...)
-	bad = append(bad, t.saidVersions(ctx)...)
-	if len(bad) > 0 {
+	stale = append(stale, t.saidVersions(ctx)...)
+	if i := slices.IndexFunc(list.Items, func(d appsv1.Deployment) bool { return rolls(&d) }); i >= 0 && len(bad) == 0 && len(stale) > 0 {
+		return warn(fmt.Sprintf("look again when it has ended: kubectl -n %s rollout status deployment/%s", ns, list.Items[i].Name),
+			append(append([]string{"a rollout of Deployment " + list.Items[i].Name + " is under way"}, stale...), details...)...)
+	}
+	if bad = append(bad, stale...); len(bad) > 0 {
 		return fail("leave image.tag and image.digest empty, so that they are the chart's, and: "+t.reinstall(), append(bad, details...)...)
 	}
 	if builds > 1 {
@@ -69,6 +73,11 @@ func versions(ctx context.Context, t *Target) finding {
 		return warn("use the command of the release's version: it knows what it looks at", append(details, fmt.Sprintf("this command is %s, the release %s", t.Version, t.found.Version))...)
 	}
 	return fine(details...)
+}
+
+// rolls reports whether a Deployment has not yet the pods that it should have.
+func rolls(d *appsv1.Deployment) bool {
+	return d.Status.ObservedGeneration < d.Generation || d.Status.UpdatedReplicas < d.Status.Replicas
 }
 
 // running looks at what the daemons' pods run, in containers of these names: which have an image that no

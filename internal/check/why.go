@@ -9,7 +9,10 @@ import (
 )
 
 // cause is why something is not as it should be.
-type cause struct{ text, hint string }
+type cause struct {
+	text, hint string
+	comes      bool // as it does at every start; no fault yet
+}
 
 // whom to ask for more.
 type whom int
@@ -27,7 +30,7 @@ func podCause(p *corev1.Pod) (cause, whom) {
 	ns := "kubectl -n " + p.Namespace
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			return cause{c.Reason + ": " + c.Message, "no node takes the pod: change what the message names (nodeSelector, affinity, tolerations, resources), or the nodes"}, askNobody
+			return cause{text: c.Reason + ": " + c.Message, hint: "no node takes the pod: change what the message names (nodeSelector, affinity, tolerations, resources), or the nodes"}, askNobody
 		}
 	}
 	for _, s := range p.Status.ContainerStatuses {
@@ -36,30 +39,30 @@ func podCause(p *corev1.Pod) (cause, whom) {
 		}
 	}
 	if p.Status.Phase == corev1.PodFailed {
-		return cause{fmt.Sprintf("%s: %s", cmp.Or(p.Status.Reason, "Failed"), p.Status.Message), ns + " delete pod " + p.Name}, askNobody
+		return cause{text: fmt.Sprintf("%s: %s", cmp.Or(p.Status.Reason, "Failed"), p.Status.Message), hint: ns + " delete pod " + p.Name}, askNobody
 	}
-	return cause{string(p.Status.Phase) + ", and nothing of its containers is known", ns + " describe pod " + p.Name + "; does its node run?"}, askEvents
+	return cause{text: string(p.Status.Phase) + ", and nothing of its containers is known", hint: ns + " describe pod " + p.Name + "; does its node run?"}, askEvents
 }
 
 func containerCause(p *corev1.Pod, s *corev1.ContainerStatus) (cause, whom, bool) {
 	ns := "kubectl -n " + p.Namespace
 	switch w, done := s.State.Waiting, s.State.Terminated; {
 	case w != nil && isImage(w.Reason):
-		return cause{fmt.Sprintf("%s: image %s: %s", w.Reason, s.Image, w.Message), "check the values image.repository, image.tag and imagePullSecrets, and whether the nodes reach the registry"}, askNobody, true
+		return cause{text: fmt.Sprintf("%s: image %s: %s", w.Reason, s.Image, w.Message), hint: "check the values image.repository, image.tag and imagePullSecrets, and whether the nodes reach the registry"}, askNobody, true
 	case w != nil && w.Reason == "CrashLoopBackOff":
 		text := w.Reason
 		if last := s.LastTerminationState.Terminated; last != nil {
 			text += fmt.Sprintf(" (%s, exit code %d)", last.Reason, last.ExitCode)
 		}
-		return cause{text, fmt.Sprintf("%s logs %s --previous", ns, p.Name)}, askLog, true
+		return cause{text: text, hint: fmt.Sprintf("%s logs %s --previous", ns, p.Name)}, askLog, true
 	case w != nil && w.Reason == "ContainerCreating":
-		return cause{w.Reason, ns + " describe pod " + p.Name}, askEvents, true
+		return cause{text: w.Reason, hint: ns + " describe pod " + p.Name}, askEvents, true
 	case w != nil:
-		return cause{w.Reason + ": " + w.Message, ns + " describe pod " + p.Name}, askNobody, true
+		return cause{text: w.Reason + ": " + w.Message, hint: ns + " describe pod " + p.Name}, askNobody, true
 	case done != nil:
-		return cause{fmt.Sprintf("its container ended (%s, exit code %d)", done.Reason, done.ExitCode), fmt.Sprintf("%s logs %s", ns, p.Name)}, askLog, true
+		return cause{text: fmt.Sprintf("its container ended (%s, exit code %d)", done.Reason, done.ExitCode), hint: fmt.Sprintf("%s logs %s", ns, p.Name)}, askLog, true
 	case s.State.Running != nil && !s.Ready:
-		return cause{"it runs, and says that it is not ready yet", "what it misses must come: see what it names; " + ns + " logs " + p.Name}, askItself, true
+		return cause{text: "it runs, and says that it is not ready yet", hint: "what it misses must come: see what it names, and " + ns + " logs -l app.kubernetes.io/component=" + p.Labels["app.kubernetes.io/component"]}, askItself, true
 	}
 	return cause{}, askNobody, false
 }

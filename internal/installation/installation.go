@@ -55,6 +55,9 @@ type Installation struct {
 	Namespace string
 	Release   string // as helm list writes it
 	Version   string // of the chart's programs
+	// HelmNamespace is where Helm keeps the release, which may be another one than
+	// its objects are in; empty: it was not Helm that installed it.
+	HelmNamespace string
 	// Host and Port are the stream's within the cluster, TLS says whether it is
 	// encrypted. Port is 0 if there is no stream, and Host is empty if there is no
 	// collector, but a CronJob of the inventory alone.
@@ -126,7 +129,7 @@ func withoutStream(ctx context.Context, api kubernetes.Interface, namespace stri
 			return d.Namespace == m.Namespace && d.Labels[instanceLabel] == m.Labels[instanceLabel]
 		})
 		if _, ok := m.Data[configurationKey(Inventory)]; ok && !streams { // else its Service is gone
-			all = append(all, corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: m.Namespace, Labels: m.Labels}})
+			all = append(all, corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: m.Namespace, Labels: m.Labels, Annotations: m.Annotations}})
 		}
 	}
 	return all, nil
@@ -134,7 +137,7 @@ func withoutStream(ctx context.Context, api kubernetes.Interface, namespace stri
 
 func newInstallation(ctx context.Context, config *rest.Config, api kubernetes.Interface, s *corev1.Service) (*Installation, error) {
 	i := &Installation{
-		Namespace: s.Namespace, Release: s.Labels[instanceLabel], Version: s.Labels[versionLabel],
+		Namespace: s.Namespace, Release: s.Labels[instanceLabel], Version: s.Labels[versionLabel], HelmNamespace: HelmNamespaceOf(s),
 		config: config, api: api,
 	}
 	if s.Name == "" {
@@ -169,6 +172,12 @@ func newInstallation(ctx context.Context, config *rest.Config, api kubernetes.In
 // ReleaseOf is the release that an object is of, as helm list writes it.
 func ReleaseOf(o metav1.Object) string { return o.GetLabels()[instanceLabel] }
 
+// HelmNamespaceOf is the namespace of the Helm release that an object is of, empty if
+// it is of none. Helm writes it on all that it makes.
+func HelmNamespaceOf(o metav1.Object) string {
+	return o.GetAnnotations()["meta.helm.sh/release-namespace"]
+}
+
 // Client is the client that the installation was found with.
 func (i *Installation) Client() kubernetes.Interface { return i.api }
 
@@ -185,13 +194,16 @@ func (i *Installation) All() metav1.ListOptions {
 	return metav1.ListOptions{LabelSelector: PartOf + "," + instanceLabel + "=" + i.Release}
 }
 
-// Pods returns the pods of a part that are not about to end, ready ones first.
+// Pods returns the pods of a part that are neither finished, such as those that were
+// evicted, nor about to end; ready ones first.
 func (i *Installation) Pods(ctx context.Context, component string) ([]corev1.Pod, error) {
 	list, err := i.api.CoreV1().Pods(i.Namespace).List(ctx, i.Only(component))
 	if err != nil {
 		return nil, fmt.Errorf("list the %s's pods in namespace %q: %w", component, i.Namespace, err)
 	}
-	pods := slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
+	pods := slices.DeleteFunc(list.Items, func(p corev1.Pod) bool {
+		return p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded
+	})
 	slices.SortStableFunc(pods, func(a, b corev1.Pod) int {
 		switch ra, rb := Ready(&a), Ready(&b); {
 		case ra && !rb:

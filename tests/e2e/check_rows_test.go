@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -72,13 +73,26 @@ func (b *breakages) ofFalco() []breakage {
 			b.start(t, d)
 			return func() { b.remove(t, d) }
 		}, id: "subscribers", says: []string{"pod falco/thief-", "was refused node no-such-node"}},
+		{name: "Falco does not start, though wired", breaks: func(t *testing.T) func() {
+			d := daemon{name: "broken", config: stock, change: func(p *corev1.PodTemplateSpec) {
+				p.Spec.Containers[0].Command = []string{"/nowhere"}
+			}}
+			b.create(t, d)
+			return func() { b.remove(t, d) }
+		}, id: "falco-pods", says: []string{"falco/broken-", "it is wired, and Falco does not run: "}},
+		{name: "a pod that was evicted, which is no fault", breaks: func(t *testing.T) func() {
+			mend := b.make(t, ofNamespace+"/pods", `{"metadata": {"name": "evicted", "labels": {"app.kubernetes.io/instance": "metawire", "app.kubernetes.io/component": "collector"}},
+				"spec": {"schedulingGates": [{"name": "e2e.invalid/never"}], "containers": [{"name": "collector", "image": "old"}]}}`)
+			b.patchStatus(t, ofNamespace+"/pods/evicted", `{"status": {"phase": "Failed", "reason": "Evicted"}}`)
+			return mend
+		}, id: "collectors", outcome: check.OK, says: []string{"2 of 2 pods are ready"}},
 		{name: "opted out, which is no fault", breaks: func(t *testing.T) func() {
 			d := daemon{name: "out", config: stock, change: func(t *corev1.PodTemplateSpec) {
 				t.Annotations = map[string]string{wiring.InjectAnnotation: "false"}
 			}}
 			b.start(t, d)
 			return func() { b.remove(t, d) }
-		}, id: "falco-pods", outcome: check.OK, says: []string{"1 opted out"}},
+		}, id: "falco-pods", outcome: check.OK, says: []string{"1 opted out", "falco/out-", "its annotation metawire.dev/inject is"}},
 	}
 }
 
@@ -118,6 +132,34 @@ func (b *breakages) ofPermissions() []breakage {
 			return mend
 		}, id: "permissions", says: []string{"patch mutatingwebhookconfigurations.admissionregistration.k8s.io zz-metawire-webhook"},
 			then: map[string]string{"authorities": "(somebody else) holds none of the authorities of Secret metawire-ca"}},
+		{name: "a ServiceAccount deleted", breaks: func(t *testing.T) func() {
+			mend := b.take(t, ofNamespace+"/serviceaccounts", "metawire-webhook")
+			return func() {
+				mend()
+				eventually(t, soon, func(ctx context.Context) error { // as long as nobody restarts the pods
+					if r := resultOf(b.check(ctx, t), "accounts"); !says(r, "is older than ServiceAccount metawire-webhook") || !says(r, "rollout restart deployment") {
+						return fmt.Errorf("the account made anew is not told: %s", written([]check.Result{r}))
+					}
+					return nil
+				})
+				b.deletePods(t, "webhook")
+			}
+		}, id: "accounts", says: []string{"ServiceAccount metawire-webhook of the webhook is not there"}},
+		{name: "Secret of the tickets deleted", breaks: func(t *testing.T) func() {
+			return b.take(t, ofNamespace+"/secrets", "metawire-tickets")
+		}, id: "tickets", says: []string{"Secret metawire-tickets is not there", "refuse every wired Falco"}},
+		{name: "a key in the configuration that is none", breaks: func(t *testing.T) func() {
+			path := ofNamespace + "/configmaps/metawire-collector"
+			m, err := b.api.CoreV1().ConfigMaps(namespace).Get(t.Context(), "metawire-collector", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := func(text string) string { return `{"data": {"collector.yaml": ` + inJSON(t, text) + `}}` }
+			return b.change(t, path, data(m.Data["collector.yaml"]+"\nstreams: {}\n"), data(m.Data["collector.yaml"]))
+		}, id: "configuration", says: []string{"the collector's ConfigMap is not one that it takes", `unknown key "streams"`}},
+		{name: "ConfigMap of the webhooks deleted", breaks: func(t *testing.T) func() {
+			return b.take(t, ofNamespace+"/configmaps", "metawire-webhook")
+		}, id: "configuration", says: []string{"the webhook's ConfigMap is not there"}},
 		{name: "Secret of the authority deleted", breaks: func(t *testing.T) func() {
 			return b.take(t, ofNamespace+"/secrets", "metawire-ca")
 		}, id: "authorities", says: []string{"Secret metawire-ca is not there"}},
@@ -128,6 +170,9 @@ func (b *breakages) ofNetwork() []breakage {
 	toService, toHook := ofNamespace+"/services/metawire-collector", ofNamespace+"/services/metawire-webhook"
 	port := func(name string, port int, target string) string { // the target in JSON
 		return fmt.Sprintf(`{"spec": {"ports": [{"name": %q, "port": %d, "targetPort": %s}]}}`, name, port, target)
+	}
+	policies := func(namespace string) string {
+		return "/apis/networking.k8s.io/v1/namespaces/" + namespace + "/networkpolicies"
 	}
 	policy := func(component string) string {
 		return `{"metadata": {"name": "deny"}, "spec": {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "` + component + `"}}, "policyTypes": ["Ingress"]}}`
@@ -150,26 +195,40 @@ func (b *breakages) ofNetwork() []breakage {
 			}
 		}, id: "release", says: []string{"has a Deployment of the collectors, and no Service that leads to it", "install it again as it was installed"}},
 		{name: "the Service selects other pods", breaks: func(t *testing.T) func() {
-			return b.change(t, toService, `{"spec": {"selector": {"app.kubernetes.io/component": "other"}}}`, `{"spec": {"selector": {"app.kubernetes.io/component": "collector"}}}`)
-		}, id: "collector-service", says: []string{"Service metawire-collector does not select pod"}},
+			b.patch(t, toService, types.MergePatchType, `{"spec": {"selector": {"team": "a"}}}`) // beside the chart's, which an upgrade would leave
+			return nil
+		}, hinted: true, id: "collector-service", says: []string{"Service metawire-collector does not select pod"}},
 		{name: "the Service leads to a wrong port", breaks: func(t *testing.T) func() {
-			return b.change(t, toService, port("grpc", 45000, "45999"), port("grpc", 45000, `"grpc"`))
-		}, id: "collector-service", says: []string{"leads to port 45999", "which listens on 45000"}},
+			b.patch(t, toService, types.MergePatchType, port("grpc", 45000, "45999"))
+			return nil
+		}, hinted: true, id: "collector-service", says: []string{"leads to port 45999", "which listens on 45000"}},
 		{name: "the Service has another port than Falco is wired to", breaks: func(t *testing.T) func() {
-			return b.change(t, toService, port("grpc", 45999, `"grpc"`), port("grpc", 45000, `"grpc"`))
-		}, id: "collector-service", says: []string{"wired to port 45000", "has port 45999"}},
+			b.patch(t, toService, types.MergePatchType, port("grpc", 45999, `"grpc"`))
+			return nil
+		}, hinted: true, id: "collector-service", says: []string{"wired to port 45000", "has port 45999"}},
 		{name: "the webhook's Service leads nowhere", breaks: func(t *testing.T) func() {
-			return b.change(t, toHook, port("https", 443, `"nowhere"`), port("https", 443, `"https"`))
-		}, id: "webhook-service", says: []string{"leads to port nowhere", "which listens on 9443"}},
+			b.patch(t, toHook, types.MergePatchType, port("https", 443, `"nowhere"`))
+			return nil
+		}, hinted: true, id: "webhook-service", says: []string{"leads to port nowhere", "which listens on 9443"}},
 		{name: "traffic to the webhook goes to an address that nobody has", breaks: func(t *testing.T) func() {
 			return b.make(t, "/apis/discovery.k8s.io/v1/namespaces/"+namespace+"/endpointslices", `{"metadata": {"name": "stray", "labels": {"kubernetes.io/service-name": "metawire-webhook"}},
 				"addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"]}], "ports": [{"name": "https", "port": 9443, "protocol": "TCP"}]}`)
 		}, id: "webhook-service", says: []string{"leads to 192.0.2.1 as well", "EndpointSlice stray"}},
 		{name: "a NetworkPolicy closes the collectors", breaks: func(t *testing.T) func() {
-			return b.make(t, "/apis/networking.k8s.io/v1/namespaces/"+namespace+"/networkpolicies", policy("collector"))
+			return b.make(t, policies(namespace), policy("collector"))
 		}, id: "network-policies", says: []string{"NetworkPolicy deny admits nobody to port 45000"}},
+		{name: "a NetworkPolicy admits others only", breaks: func(t *testing.T) func() {
+			return b.make(t, policies(namespace), `{"metadata": {"name": "others"}, "spec": {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "collector"}},
+				"ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]}]}}`)
+		}, id: "network-policies", says: []string{"NetworkPolicy others does not admit to port 45000", "falco/own-"}},
+		{name: "a NetworkPolicy lets the daemons call DNS only", breaks: func(t *testing.T) func() {
+			return b.make(t, policies(namespace), `{"metadata": {"name": "dns"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": 53, "protocol": "UDP"}]}]}}`)
+		}, id: "network-policies", says: []string{"NetworkPolicy dns keeps pod metawire-collector-", "from the API server"}},
+		{name: "a NetworkPolicy keeps Falco in", breaks: func(t *testing.T) func() {
+			return b.make(t, policies(falcos), `{"metadata": {"name": "in"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}`)
+		}, id: "network-policies", says: []string{"NetworkPolicy in in namespace falco keeps Falco pod own-", "from the collectors"}},
 		{name: "a NetworkPolicy closes the webhooks", breaks: func(t *testing.T) func() {
-			return b.make(t, "/apis/networking.k8s.io/v1/namespaces/"+namespace+"/networkpolicies", policy("webhook"))
+			return b.make(t, policies(namespace), policy("webhook"))
 		}, id: "network-policies", says: []string{"NetworkPolicy deny admits nobody to port 9443"}},
 	}
 }
@@ -180,6 +239,11 @@ func (b *breakages) ofWebhook() []breakage {
 		return func(t *testing.T) func() { return b.replace(t, ourHook, "/webhooks/0"+pointer, value) }
 	}
 	return []breakage{
+		{name: "the webhook is called by a URL", breaks: func(t *testing.T) func() {
+			mend := b.replace(t, ourHook, "/webhooks/0/clientConfig", "")
+			b.patch(t, ourHook, types.JSONPatchType, `[{"op": "remove", "path": "/webhooks/0/clientConfig/service"}, {"op": "add", "path": "/webhooks/0/clientConfig/url", "value": "https://elsewhere.invalid/mutate"}]`)
+			return mend
+		}, id: "registration", says: []string{"is not called at Service metawire-webhook of namespace metawire"}},
 		{name: "webhook configuration deleted", breaks: func(t *testing.T) func() {
 			return b.take(t, configurations, "zz-metawire-webhook")
 		}, id: "webhooks", says: []string{"there is no MutatingWebhookConfiguration zz-metawire-webhook"},
@@ -188,7 +252,7 @@ func (b *breakages) ofWebhook() []breakage {
 		{name: "the webhook is not called for pods", breaks: hook("/rules/0/resources", `["services"]`), id: "registration", says: []string{"is not called when pods are created"}},
 		{name: "the webhook is called at a port that is none", breaks: hook("/clientConfig/service/port", `8443`), id: "registration", says: []string{"called at port 8443 of Service metawire-webhook"}},
 		{name: "the webhook knows no Falco", breaks: hook("/matchConditions", `[{"name": "none", "expression": "false"}]`), id: "registration",
-			says: []string{"not called for a Falco pod: its matchCondition none (false) is not so"}, then: map[string]string{"canary": "failed above"}},
+			says: []string{"not called for a Falco pod in namespace falco: its matchCondition none (false) is not so"}, then: map[string]string{"canary": "failed above"}},
 		{name: "somebody added a matchCondition, which an upgrade would keep", breaks: func(t *testing.T) func() {
 			b.patch(t, ourHook, types.JSONPatchType, `[{"op": "add", "path": "/webhooks/0/matchConditions/-", "value": {"name": "team", "expression": "object.metadata.?labels[?'team'].orValue('') == 'a'"}}]`)
 			return func() { // as the hint says

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,9 +15,12 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 
 	"github.com/metawire/metawire/charts"
+	collectorconfig "github.com/metawire/metawire/collector/config"
 	"github.com/metawire/metawire/internal/check"
+	webhookconfig "github.com/metawire/metawire/webhook/config"
 )
 
 // breakage is one way to break an installation, and what metawire check must say
@@ -25,6 +29,8 @@ type breakage struct {
 	name string
 	// breaks does it, and returns what mends it again, if that is not to be left.
 	breaks func(*testing.T) (mend func())
+	// hinted says that the command of the hint mends it, which is tried.
+	hinted bool
 	// within is how long it may take, default named.
 	within time.Duration
 	// id is the check that names the cause; none before it may fail.
@@ -61,6 +67,10 @@ func TestCheck(t *testing.T) {
 	b := &breakages{world: w}
 	b.provided(t)
 	b.content(t)
+	if out, code := b.metawire(t, "check", "-n", falcos); code != 2 || !strings.Contains(out, "look there: metawire check -n "+namespace) {
+		t.Errorf("check of another namespace ended with %d:\n%s", code, out)
+	}
+	b.reader(t)
 	b.try(t, b.ofProvided())
 	b.selfManaged(t)
 	b.try(t, b.ofFalco())
@@ -74,6 +84,29 @@ func TestCheck(t *testing.T) {
 		t.Errorf("check --pre beside a release ended with %d:\n%s", code, out)
 	}
 	b.try(t, b.ofNamespace())
+}
+
+// reader makes the checks as somebody who may view, and no more: what he may not is
+// passed over, and nothing fails.
+func (b *breakages) reader(t *testing.T) {
+	t.Helper()
+	mend := b.make(t, rbacOf+"/clusterrolebindings", `{"metadata": {"name": "reader"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+		"subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "reader"}]}`)
+	defer mend()
+	config := rest.CopyConfig(b.config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: "reader"}
+	eventually(t, soon, func(ctx context.Context) error {
+		results := b.checkAs(ctx, t, config)
+		for _, r := range results {
+			if r.Outcome == check.Failed {
+				return fmt.Errorf("to a reader this fails: %s", written([]check.Result{r}))
+			}
+		}
+		if r := resultOf(results, "falco-pods"); r.Outcome == check.Failed || resultOf(results, "own-rights").Outcome != check.Warning {
+			return fmt.Errorf("what he may not is not told:\n%s", written(results))
+		}
+		return nil
+	})
 }
 
 // breakages are tried on one installation.
@@ -106,6 +139,9 @@ func (b *breakages) try(t *testing.T, rows []breakage) {
 				t.Errorf("%v\n%s", err, written(results))
 			}
 			said := time.Since(began)
+			if row.hinted {
+				mend = func() { b.follow(t, resultOf(results, row.id).Hint) }
+			}
 			if mend != nil {
 				mend()
 				// Twice that: a volume's Secret may have to change twice.
@@ -116,6 +152,16 @@ func (b *breakages) try(t *testing.T, rows []breakage) {
 			t.Logf("named after %.1f s, %.1f s in all:\n%s", said.Seconds(), time.Since(began).Seconds(), written([]check.Result{resultOf(results, row.id)}))
 		})
 	}
+}
+
+// follow runs the kubectl patch of a hint.
+func (b *breakages) follow(t *testing.T, hint string) {
+	t.Helper()
+	m := regexp.MustCompile(`kubectl -n (\S+) patch service (\S+) --type=json -p '(.*)'$`).FindStringSubmatch(hint)
+	if m == nil {
+		t.Fatalf("%q is no command that patches a Service", hint)
+	}
+	b.patch(t, "/api/v1/namespaces/"+m[1]+"/services/"+m[2], types.JSONPatchType, m[3])
 }
 
 // well says what fails, and whether a check warns.
@@ -193,11 +239,21 @@ func written(results []check.Result) string {
 
 // check is metawire check without its process.
 func (b *breakages) check(ctx context.Context, t *testing.T) (results []check.Result) {
+	t.Helper()
+	return b.checkAs(ctx, t, b.config)
+}
+
+// checkAs is check as somebody else.
+func (b *breakages) checkAs(ctx context.Context, t *testing.T, config *rest.Config) (results []check.Result) {
+	t.Helper()
 	known, err := charts.ResourceTypes()
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := &check.Target{Config: b.config, Now: time.Now(), Version: "dev"}
+	target := &check.Target{Config: config, Now: time.Now(), Version: "dev", Decode: map[string]func([]byte) error{
+		"collector": func(file []byte) error { _, err := collectorconfig.Decode(file); return err },
+		"webhook":   func(file []byte) error { _, err := webhookconfig.Decode(file); return err },
+	}}
 	for _, k := range known {
 		target.Types = append(target.Types, check.Type{Group: k.Group, Resource: k.Resource, Streamed: k.Streamed})
 	}
@@ -238,12 +294,19 @@ func (b *breakages) patch(t *testing.T, path string, kind types.PatchType, patch
 	}
 }
 
+func (b *breakages) patchStatus(t *testing.T, path, patch string) {
+	t.Helper()
+	if err := b.api.CoreV1().RESTClient().Patch(types.MergePatchType).AbsPath(path).SubResource("status").Body([]byte(patch)).Do(t.Context()).Error(); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+}
+
 // take deletes an object, and returns what brings it back as it was.
 func (b *breakages) take(t *testing.T, collection, name string) (mend func()) {
 	t.Helper()
-	rest := b.api.CoreV1().RESTClient()
+	client := b.api.CoreV1().RESTClient()
 	path := collection + "/" + name
-	raw, err := rest.Get().AbsPath(path).DoRaw(t.Context())
+	raw, err := client.Get().AbsPath(path).DoRaw(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +324,7 @@ func (b *breakages) take(t *testing.T, collection, name string) (mend func()) {
 	if raw, err = json.Marshal(object); err != nil {
 		t.Fatal(err)
 	}
-	if err := rest.Delete().AbsPath(path).Do(t.Context()).Error(); err != nil {
+	if err := client.Delete().AbsPath(path).Do(t.Context()).Error(); err != nil {
 		t.Fatal(err)
 	}
 	return func() { b.make(t, collection, string(raw)) }

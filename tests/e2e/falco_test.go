@@ -153,11 +153,17 @@ func (w *world) putConfigMap(t *testing.T, name, key, value string) {
 // returns its pod once it runs.
 func (w *world) start(t *testing.T, d daemon) corev1.Pod {
 	t.Helper()
+	w.create(t, d)
+	return w.falcoPod(t, d)
+}
+
+// create makes the DaemonSet, whatever becomes of its pod.
+func (w *world) create(t *testing.T, d daemon) {
+	t.Helper()
 	w.putConfigMap(t, d.name, "falco.yaml", d.config)
 	if _, err := w.api.AppsV1().DaemonSets(falcos).Create(t.Context(), d.object(), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	return w.falcoPod(t, d)
 }
 
 // falcoPod returns the daemon's one pod once it is ready.

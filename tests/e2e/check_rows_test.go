@@ -75,11 +75,11 @@ func (b *breakages) ofFalco() []breakage {
 		}, id: "subscribers", says: []string{"pod falco/thief-", "was refused node no-such-node"}},
 		{name: "Falco does not start, though wired", breaks: func(t *testing.T) func() {
 			d := daemon{name: "broken", config: stock, change: func(p *corev1.PodTemplateSpec) {
-				p.Spec.Containers[0].Command = []string{"/nowhere"}
+				p.Spec.Containers[0].Image = "registry.invalid/falco:0.43.1"
 			}}
 			b.create(t, d)
 			return func() { b.remove(t, d) }
-		}, id: "falco-pods", says: []string{"falco/broken-", "it is wired, and Falco does not run: "}},
+		}, id: "falco-pods", says: []string{"falco/broken-", "it is wired, and Falco does not run: ", "registry.invalid/falco:0.43.1", "check Falco's own image"}},
 		{name: "a pod that was evicted, which is no fault", breaks: func(t *testing.T) func() {
 			mend := b.make(t, ofNamespace+"/pods", `{"metadata": {"name": "evicted", "labels": {"app.kubernetes.io/instance": "metawire", "app.kubernetes.io/component": "collector"}},
 				"spec": {"schedulingGates": [{"name": "e2e.invalid/never"}], "containers": [{"name": "collector", "image": "old"}]}}`)
@@ -225,8 +225,8 @@ func (b *breakages) ofNetwork() []breakage {
 			return b.make(t, policies(namespace), `{"metadata": {"name": "dns"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": 53, "protocol": "UDP"}]}]}}`)
 		}, id: "network-policies", says: []string{"NetworkPolicy dns keeps pod metawire-collector-", "from the API server"}},
 		{name: "a NetworkPolicy keeps Falco in", breaks: func(t *testing.T) func() {
-			return b.make(t, policies(falcos), `{"metadata": {"name": "in"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}`)
-		}, id: "network-policies", says: []string{"NetworkPolicy in in namespace falco keeps Falco pod own-", "from the collectors"}},
+			return b.make(t, policies(falcos), `{"metadata": {"name": "no-way"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}`)
+		}, id: "network-policies", says: []string{"NetworkPolicy no-way in namespace falco keeps Falco pod own-", "from the collectors"}},
 		{name: "a NetworkPolicy closes the webhooks", breaks: func(t *testing.T) func() {
 			return b.make(t, policies(namespace), policy("webhook"))
 		}, id: "network-policies", says: []string{"NetworkPolicy deny admits nobody to port 9443"}},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/robfig/cron/v3"
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metawire/metawire/internal/installation"
 	"github.com/metawire/metawire/internal/lastrun"
@@ -34,25 +35,114 @@ func inventoryRuns(ctx context.Context, t *Target) finding {
 	if j := sender.CronJob; j != nil && j.Spec.Suspend != nil && *j.Spec.Suspend {
 		return fail(fmt.Sprintf("kubectl -n %s patch cronjob %s -p '{\"spec\":{\"suspend\":false}}'", j.Namespace, j.Name), fmt.Sprintf("CronJob %s is suspended", j.Name))
 	}
+	causes, err := t.stuckRuns(ctx, sender)
+	if err != nil {
+		return unread(err, "list pods in namespace "+t.found.Namespace)
+	}
 	list, err := t.found.Client().CoreV1().ConfigMaps(t.found.Namespace).List(ctx, t.found.Only(installation.Inventory))
 	if err != nil {
 		return unread(err, "list configmaps in namespace "+t.found.Namespace)
 	}
-	for _, m := range list.Items {
+	r, err := lastReport(list.Items)
+	if err != nil {
+		return fail("metawire inventory trigger makes a new report", err.Error())
+	}
+	if r == nil {
+		return t.neverTold(ctx, sender, causes, list.Items)
+	}
+	if job := t.failedJob(ctx, sender, r.Ended); job != "" {
+		causes = append(causes, cause{job, t.whyNoRun(sender)})
+	}
+	if len(causes) > 0 {
+		return because(causes, r.Lines(t.Now)...)
+	}
+	return t.judgeRun(r, sender)
+}
+
+// lastReport returns what the last run told, nil if none has.
+func lastReport(maps []corev1.ConfigMap) (*lastrun.Report, error) {
+	for _, m := range maps {
 		text, ok := m.Data[lastrun.Key]
 		if !ok {
 			continue
 		}
 		r, err := lastrun.Parse([]byte(text))
 		if err != nil {
-			return fail("metawire inventory trigger makes a new report", fmt.Sprintf("ConfigMap %s/%s, %s: %v", m.Namespace, m.Name, lastrun.Key, err))
+			return nil, fmt.Errorf("ConfigMap %s/%s, %s: %w", m.Namespace, m.Name, lastrun.Key, err)
 		}
-		return t.judgeRun(r, sender)
+		return r, nil
 	}
-	if failed := t.failedJob(ctx, sender); failed != "" {
-		return fail(t.whyNoRun(sender), "no run has told how it ended", failed)
+	return nil, nil
+}
+
+// neverTold judges that no run has told how it ended.
+func (t *Target) neverTold(ctx context.Context, sender *installation.Sender, causes []cause, maps []corev1.ConfigMap) finding {
+	if job := t.failedJob(ctx, sender, time.Time{}); job != "" {
+		causes = append(causes, cause{job, t.whyNoRun(sender)})
+	}
+	if due := missed(sender, since(sender, maps), t.Now); len(causes) == 0 && !due.IsZero() {
+		causes = append(causes, cause{"a run was due at " + due.UTC().Format(time.RFC3339), t.whyNoRun(sender)})
+	}
+	if len(causes) > 0 {
+		return because(causes, "no run has told how it ended")
 	}
 	return fine("there was no run yet")
+}
+
+// because fails, and tells the causes first.
+func because(causes []cause, details ...string) finding {
+	var all []string
+	for _, c := range causes {
+		all = append(all, c.text)
+	}
+	return fail(hints(causes), append(all, details...)...)
+}
+
+// since returns from when on runs were due that nobody has told of: since whoever
+// makes them, and where they tell of it, is there. Zero: it is not known.
+func since(s *installation.Sender, maps []corev1.ConfigMap) (at time.Time) {
+	for _, m := range maps {
+		if m.Name == s.State.Report {
+			at = m.CreationTimestamp.Time
+		}
+	}
+	if s.CronJob != nil && s.CronJob.CreationTimestamp.After(at) {
+		at = s.CronJob.CreationTimestamp.Time
+	}
+	return at
+}
+
+// stuckRuns says why pods of the CronJob do not begin. While one does not, no other
+// run begins either.
+func (t *Target) stuckRuns(ctx context.Context, s *installation.Sender) (causes []cause, err error) {
+	if s.CronJob == nil { // the check of the collectors says it
+		return nil, nil
+	}
+	pods, err := t.found.Pods(ctx, installation.Inventory)
+	if err != nil {
+		return nil, err
+	}
+	// Its Job keeps what it was made with: what is mended helps the next one.
+	next := fmt.Sprintf("; then kubectl -n %s delete jobs -l app.kubernetes.io/component=inventory, for no other run begins before this one ends; metawire inventory trigger makes one now", t.found.Namespace)
+	for i := range pods {
+		if p := &pods[i]; stuckRun(p, t.Now) {
+			c := t.whyNotReady(ctx, p)
+			causes = append(causes, cause{fmt.Sprintf("pod %s does not begin its run: %s", p.Name, c.text), c.hint + next})
+		}
+	}
+	return causes, nil
+}
+
+// starting is how long a pod may take to begin, if nothing says why it does not.
+const starting = 2 * time.Minute
+
+// stuckRun reports whether a pod has not begun, and is not about to.
+func stuckRun(p *corev1.Pod, now time.Time) bool {
+	if p.Status.Phase != corev1.PodPending && p.Status.Phase != "" {
+		return false
+	}
+	_, ask := podCause(p)
+	return ask == askNobody || now.Sub(p.CreationTimestamp.Time) > starting
 }
 
 // judgeRun judges a release's last run, and whether another was due since.
@@ -78,9 +168,13 @@ func (t *Target) whyNoRun(s *installation.Sender) string {
 	return fmt.Sprintf("are the collectors ready? kubectl -n %s logs -l app.kubernetes.io/component=collector", t.found.Namespace)
 }
 
-// missed returns when a run should have been that was not, zero if none. A
-// schedule that cannot be read misses none: the collector refuses it.
+// missed returns when a run should have been that was not, zero if none, or if it
+// is not known since when there was none. A schedule that cannot be read misses
+// none: the collector refuses it.
 func missed(s *installation.Sender, ended, now time.Time) time.Time {
+	if ended.IsZero() {
+		return time.Time{}
+	}
 	location, err := time.LoadLocation(s.TimeZone)
 	if err != nil {
 		return time.Time{}
@@ -96,8 +190,9 @@ func missed(s *installation.Sender, ended, now time.Time) time.Time {
 	return time.Time{}
 }
 
-// failedJob says of the CronJob's last Job that it failed, and why.
-func (t *Target) failedJob(ctx context.Context, s *installation.Sender) string {
+// failedJob says of the CronJob's last Job that it failed, and why, if it was made
+// after that time.
+func (t *Target) failedJob(ctx context.Context, s *installation.Sender, after time.Time) string {
 	if s.CronJob == nil {
 		return ""
 	}
@@ -106,8 +201,11 @@ func (t *Target) failedJob(ctx context.Context, s *installation.Sender) string {
 		return ""
 	}
 	last := slices.MaxFunc(list.Items, func(a, b batchv1.Job) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	if !last.CreationTimestamp.After(after) {
+		return ""
+	}
 	for _, c := range last.Status.Conditions {
-		if c.Type == batchv1.JobFailed {
+		if c.Type == batchv1.JobFailed && c.Status == corev1.ConditionTrue {
 			return fmt.Sprintf("Job %s failed: %s: %s", last.Name, c.Reason, c.Message)
 		}
 	}

@@ -26,28 +26,7 @@ func ownRights(ctx context.Context, t *Target) finding {
 	if err != nil {
 		return fail("name a kubeconfig that works: --kubeconfig FILE", err.Error())
 	}
-	all := []rights.Right{
-		{Verb: "list", Resource: "pods"},
-		{Verb: "list", Resource: "namespaces"},
-		{Verb: "list", Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"},
-		{Verb: "create", Group: "authorization.k8s.io", Resource: "subjectaccessreviews"},
-		{Verb: "create", Resource: "pods"}, // in a dry run
-	}
-	for _, r := range []rights.Right{
-		{Verb: "list", Resource: "configmaps"}, {Verb: "list", Resource: "services"}, {Verb: "list", Resource: "serviceaccounts"},
-		{Verb: "list", Resource: "secrets"}, {Verb: "get", Resource: "secrets"}, // the authority's
-		{Verb: "list", Group: "apps", Resource: "deployments"},
-		{Verb: "list", Group: "batch", Resource: "cronjobs"}, {Verb: "list", Group: "batch", Resource: "jobs"},
-		{Verb: "list", Group: "discovery.k8s.io", Resource: "endpointslices"},
-		{Verb: "list", Group: "networking.k8s.io", Resource: "networkpolicies"},
-		{Verb: "list", Resource: "events"}, {Verb: "get", Resource: "pods", Sub: "log"}, // why a pod is not ready
-		{Verb: "create", Resource: "pods", Sub: "portforward"},
-		{Verb: "create", Resource: "serviceaccounts", Sub: "token"},
-	} {
-		r.Namespace = t.Namespace
-		all = append(all, r)
-	}
-	missing, err := rights.Missing(ctx, api, nil, all)
+	missing, err := rights.Missing(ctx, api, nil, wanted(t.Namespace))
 	if err != nil {
 		return unread(err, "create selfsubjectaccessreviews, as everybody who is logged in may")
 	}
@@ -55,4 +34,33 @@ func ownRights(ctx context.Context, t *Target) finding {
 		return warn("what needs these rights fails or is passed over below: use a kubeconfig of somebody who has them, such as a cluster-admin", "you may not: "+rights.List(missing))
 	}
 	return fine()
+}
+
+// wanted are the rights by which nothing is passed over, of whoever checks the
+// release in a namespace; in any, if that is empty. docs/operate.md has them as roles.
+func wanted(namespace string) []rights.Right {
+	all := []rights.Right{
+		{Verb: "list", Resource: "pods"},
+		{Verb: "list", Resource: "namespaces"}, {Verb: "get", Resource: "namespaces"},
+		{Verb: "list", Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"},
+		{Verb: "list", Group: "apps", Resource: "deployments"}, // of other releases too
+		{Verb: "list", Group: "rbac.authorization.k8s.io", Resource: "clusterroles"},
+		{Verb: "list", Group: "rbac.authorization.k8s.io", Resource: "clusterrolebindings"},
+		{Verb: "create", Group: "authorization.k8s.io", Resource: "subjectaccessreviews"},
+		{Verb: "create", Resource: "pods"}, // in a dry run
+	}
+	for _, r := range []rights.Right{
+		{Verb: "list", Resource: "configmaps"}, {Verb: "list", Resource: "services"}, {Verb: "list", Resource: "serviceaccounts"},
+		{Verb: "list", Resource: "secrets"}, {Verb: "get", Resource: "secrets"}, // the authority's
+		{Verb: "list", Group: "batch", Resource: "cronjobs"}, {Verb: "list", Group: "batch", Resource: "jobs"},
+		{Verb: "list", Group: "discovery.k8s.io", Resource: "endpointslices"},
+		{Verb: "list", Group: "networking.k8s.io", Resource: "networkpolicies"},
+		{Verb: "list", Resource: "events"}, {Verb: "get", Resource: "pods", Sub: "log"}, // why a pod is not ready
+		{Verb: "create", Resource: "pods", Sub: "portforward"},
+		{Verb: "create", Resource: "serviceaccounts", Sub: "token"},
+	} {
+		r.Namespace = namespace
+		all = append(all, r)
+	}
+	return all
 }

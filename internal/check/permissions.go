@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -97,10 +96,6 @@ func permissions(ctx context.Context, t *Target) finding {
 
 // subjects are the daemons' accounts.
 func (t *Target) subjects(ctx context.Context) (all subjects, err error) {
-	ns := t.found.Namespace
-	kept := func(secret string) []rights.Right {
-		return rights.Of(rights.Right{Resource: "secrets", Namespace: ns, Name: secret}, "list", "watch", "update")
-	}
 	var collector *subject
 	if t.found.Host != "" {
 		user, err := t.found.AccountOf(ctx, installation.Collector)
@@ -115,27 +110,15 @@ func (t *Target) subjects(ctx context.Context) (all subjects, err error) {
 				collector.read(t, schema.GroupResource{Group: k.Group, Resource: k.Resource}.String(), "list", "watch")
 			}
 		}
-		collector.needs = append(collector.needs, rights.Right{Verb: "create", Group: "authentication.k8s.io", Resource: "tokenreviews"})
-		collector.needs = append(collector.needs, rights.Right{Verb: "create", Group: "authorization.k8s.io", Resource: "subjectaccessreviews"})
-		collector.needs = append(collector.needs, kept(t.config.Stream.Tickets.Secret.Name)...)
-		if t.config.Stream.TLS.Mode == selfManaged {
-			collector.needs = append(collector.needs, kept(t.config.Stream.TLS.Secret.Name)...)
-		}
+		collector.needs = append(collector.needs, t.config.collectorRights(t.found.Namespace)...)
 	}
 	if wires(t) == "" {
-		collector.needs = append(collector.needs, rights.Right{Verb: "create", Resource: "events"})
 		// Without a Deployment the check of the pods says so.
 		if user, err := t.found.AccountOf(ctx, installation.Webhook); err == nil {
+			// Without a configuration it needs no right to one; its pods say so.
+			c, _ := t.webhookConfiguration(ctx)
 			webhook := all.of(installation.Webhook, user)
-			if c, err := t.webhookConfiguration(ctx); err == nil && c.Configuration != "" {
-				own := rights.Right{Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations", Name: c.Configuration}
-				webhook.needs = append(webhook.needs, rights.Of(own, "list", "watch", "patch")...)
-			}
-			if t.config.Stream.TLS.Mode == selfManaged {
-				webhook.needs = append(webhook.needs, kept(t.config.Stream.TLS.Secret.Name)...)
-			}
-			service, _, _ := strings.Cut(t.found.Host, ".")
-			webhook.needs = append(webhook.needs, rights.Of(rights.Right{Resource: "services", Namespace: ns, Name: service}, "list", "watch")...)
+			webhook.needs = append(webhook.needs, t.config.webhookRights(t.found.Namespace, t.found.Host, c.Configuration)...)
 		}
 	}
 	return all, t.withSender(ctx, &all, collector)
@@ -166,9 +149,7 @@ func (t *Target) withSender(ctx context.Context, all *subjects, collector *subje
 			who.needs = append(who.needs, rights.Right{Verb: "list", Group: group, Resource: "*"})
 		}
 	}
-	ns, state := t.found.Namespace, sender.State
-	who.needs = append(who.needs, rights.Of(rights.Right{Group: "coordination.k8s.io", Resource: "leases", Namespace: ns, Name: state.Lease}, "get", "update")...)
-	who.needs = append(who.needs, rights.Of(rights.Right{Resource: "configmaps", Namespace: ns, Name: state.Report}, "get", "patch")...)
+	who.needs = append(who.needs, senderRights(t.found.Namespace, sender)...)
 	return nil
 }
 

@@ -33,7 +33,16 @@ type Sender struct {
 		Namespace string `json:"namespace"`
 		Lease     string `json:"lease"`
 		Report    string `json:"report"`
+		// Index begins the names of the ConfigMaps of what was acknowledged; empty:
+		// there are none.
+		Index string `json:"index"`
 	} `json:"state"`
+	Redaction struct {
+		// Secret holds the key of the digests; without a name there is none.
+		Secret struct {
+			Name string `json:"name"`
+		} `json:"secret"`
+	} `json:"redaction"`
 }
 
 // Sender finds it out. ErrNoInventory is wrapped in the error if nobody sends.

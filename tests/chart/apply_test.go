@@ -11,6 +11,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/metawire/metawire/charts"
+	"github.com/metawire/metawire/internal/check"
 )
 
 // TestApply: the rendered chart, applied with kubectl, is whole without a hook;
@@ -30,6 +34,7 @@ func TestApply(t *testing.T) {
 				apply := append([]string{"apply", "-f", "-"}, flags...)
 				l.run(t, manifest, apply...)
 				l.fill(t)
+				l.mayWhatTheyNeed(t)
 				if families := l.run(t, "", "get", "services", "-o", "jsonpath={.items[*].spec.ipFamilies}"); (families == `["IPv6","IPv4"] ["IPv6","IPv4"]`) != (name == "Deployment") {
 					t.Errorf("the Services are of the families %s", families)
 				}
@@ -102,4 +107,34 @@ func (k kubectlIn) try(ctx context.Context, input string, args ...string) (strin
 		err = fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, stderr.Bytes())
 	}
 	return string(out), err
+}
+
+// mayWhatTheyNeed: metawire check asks the API server for what each daemon needs,
+// and each may.
+func (l *life) mayWhatTheyNeed(t *testing.T) {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", l.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	types, err := charts.ResourceTypes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := &check.Target{Config: config, Namespace: namespace, Version: "dev"}
+	for _, rt := range types {
+		target.Types = append(target.Types, check.Type{Group: rt.Group, Resource: rt.Resource, Streamed: rt.Streamed})
+	}
+	l.eventually(t, func() error { // the authorizer follows the roles
+		var found check.Result
+		check.Run(t.Context(), target, func(r check.Result) {
+			if r.ID == "permissions" {
+				found = r
+			}
+		})
+		if found.Outcome != check.OK {
+			return fmt.Errorf("the permissions are %s: %q", found.Outcome, found.Details)
+		}
+		return nil
+	})
 }

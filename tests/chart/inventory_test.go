@@ -56,7 +56,8 @@ func sender(t *testing.T, values string) corev1.PodSpec {
 }
 
 // TestCronJob: a run is a pod of its own, with an account of its own; two never
-// run at once, and a run that fails is not repeated at once.
+// run at once, a run that fails is not repeated at once, and one that cannot begin
+// does not keep others from it.
 func TestCronJob(t *testing.T) {
 	_, objs := mustRender(t, loadChart(t), inventorySets["a CronJob"])
 	c, err := find[batchv1.CronJob](objs, "CronJob", "metawire-inventory")
@@ -66,6 +67,9 @@ func TestCronJob(t *testing.T) {
 	job := c.Spec.JobTemplate.Spec
 	if c.Spec.Schedule != "@daily" || *c.Spec.TimeZone != "Etc/UTC" || c.Spec.ConcurrencyPolicy != batchv1.ForbidConcurrent || *job.BackoffLimit != 0 {
 		t.Errorf("the CronJob is %+v", c.Spec)
+	}
+	if d := job.ActiveDeadlineSeconds; d == nil || *d != 3600 {
+		t.Errorf("a run that cannot begin ends after %v s", d)
 	}
 	pod := job.Template.Spec
 	if pod.ServiceAccountName != "sender" || !*pod.AutomountServiceAccountToken || pod.RestartPolicy != corev1.RestartPolicyNever {

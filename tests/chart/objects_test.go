@@ -66,6 +66,7 @@ webhook:
   logLevel: debug
   logFormat: text
   ports: {health: 10081, metrics: 10080}
+  configurationAnnotations: {admissions.enforcer/disabled: "true"}
   plugin: {source: image, image: "registry.local/plugins:1", path: /plugins/libk8smeta.so, plainHTTP: true}
   namespaceSelector: {matchLabels: {team: security}, matchExpressions: [{key: env, operator: In, values: [prod]}]}
   imagePullSecrets: [{name: pull}]

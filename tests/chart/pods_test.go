@@ -111,7 +111,7 @@ func TestGracePeriod(t *testing.T) {
 }
 
 // TestGlobal: an umbrella chart's registry and pull secrets reach every pod of
-// the chart, and the init container of Falco's.
+// the chart, and the init container of Falco's; the plugin's image stays yours.
 func TestGlobal(t *testing.T) {
 	for _, tc := range []struct{ values, want string }{
 		{"", "ghcr.io/metawire/metawire:0.1.0"},
@@ -132,6 +132,10 @@ func TestGlobal(t *testing.T) {
 		if !strings.Contains(files["templates/webhook-configmap.yaml"], fmt.Sprintf("name: %q", tc.want)) {
 			t.Errorf("%q: the webhook wires with another image:\n%s", tc.values, files["templates/webhook-configmap.yaml"])
 		}
+	}
+	files, _ := mustRender(t, loadChart(t), `{global: {imageRegistry: mirror.local}, webhook: {plugin: {source: image, image: "reg:5000/plugins:1", path: /x.so}}}`)
+	if config := files["templates/webhook-configmap.yaml"]; !strings.Contains(config, `image: "reg:5000/plugins:1"`) {
+		t.Errorf("the plugin is not where webhook.plugin.image says:\n%s", config)
 	}
 	files, objs := mustRender(t, loadChart(t), shipping(`mode: CronJob, schedule: "@daily"`, "global: {imagePullSecrets: [theirs, {name: both}]}", "imagePullSecrets: [{name: both}, {name: own}]"))
 	want := []corev1.LocalObjectReference{{Name: "theirs"}, {Name: "both"}, {Name: "own"}}

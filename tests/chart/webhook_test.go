@@ -30,6 +30,24 @@ func webhookConfiguration(t *testing.T, values string) *admissionv1.MutatingWebh
 	return c
 }
 
+// TestConfigurationAnnotations: yours stand beside what cert-manager is told by.
+func TestConfigurationAnnotations(t *testing.T) {
+	const disabled, from = "admissions.enforcer/disabled", "cert-manager.io/inject-ca-from"
+	for _, tc := range []struct {
+		values string
+		want   map[string]string
+	}{
+		{"", nil},
+		{`{webhook: {configurationAnnotations: {admissions.enforcer/disabled: "true"}}}`, map[string]string{disabled: "true"}},
+		{`{tls: {source: certManager}, webhook: {configurationAnnotations: {admissions.enforcer/disabled: "true", cert-manager.io/inject-ca-from: other/other}}}`,
+			map[string]string{disabled: "true", from: namespace + "/metawire-webhook"}},
+	} {
+		if d := cmp.Diff(tc.want, webhookConfiguration(t, tc.values).Annotations); d != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.values, d)
+		}
+	}
+}
+
 // TestWebhookFailsOpen: no pod fails because of the webhook, whatever the
 // values are.
 func TestWebhookFailsOpen(t *testing.T) {

@@ -97,6 +97,24 @@ func TestInventoryTriggerCommand(t *testing.T) {
 	}
 }
 
+// testStuckRun: the check names why a pod of the CronJob cannot begin, report or not.
+func testStuckRun(t *testing.T, namespace string, spec corev1.PodSpec, check func(string)) {
+	t.Helper()
+	stuck := &corev1.Pod{ObjectMeta: released(namespace, "inventory"), Spec: *spec.DeepCopy()}
+	stuck.Spec.ServiceAccountName = ""
+	create(t, stuck)
+	stuck.Status = corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{
+		Name: "inventory", Image: "none", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no such tag"}},
+	}}}
+	if err := api.Status().Update(t.Context(), stuck); err != nil {
+		t.Fatal(err)
+	}
+	check("pod metawire-inventory does not begin its run: ImagePullBackOff: image none: no such tag")
+	if err := api.Delete(t.Context(), stuck, client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestInventoryOfACronJob: a release that is a CronJob and nothing else is found,
 // its types and its account are the CronJob's, and a Job of it makes the run that
 // is asked for.
@@ -132,6 +150,7 @@ func TestInventoryOfACronJob(t *testing.T) {
 		}
 	}
 	check("there was no run yet")
+	testStuckRun(t, state.Namespace, template.Spec, check)
 	var said bytes.Buffer
 	trigger := command("trigger")
 	trigger.Stdout, trigger.Stderr = &said, &said
@@ -160,4 +179,5 @@ func TestInventoryOfACronJob(t *testing.T) {
 		t.Errorf("%v:\n%s", err, said.String())
 	}
 	check("ago: complete, 0 objects")
+	testStuckRun(t, state.Namespace, template.Spec, check)
 }

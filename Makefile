@@ -144,6 +144,11 @@ clean: ## removes bin/, not the caches
 
 ##### What the targets need
 
+.PHONY: tool-helm
+tool-helm: ## Helm, which the chart is installed with, built here; writes where it is
+	@$(MAKE) -s $(TOOLS)/helm >&2
+	@echo $(TOOLS)/helm
+
 # tool-NAME is a tool of .ci/tools.
 tool-%: ; @$(MAKE) $(TOOLS)/$*
 

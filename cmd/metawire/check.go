@@ -62,6 +62,9 @@ Exit codes: 0 no check failed, 2 a check failed, 1 error.`,
 	c.Flags().DurationVar(&k.wait, "wait", 0, "check again until nothing fails, so `long` at most (such as 2m)")
 	k.output = outputFlag(c, "text", "json")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if k.wait < 0 {
+			return fmt.Errorf("--wait is %s: allowed are 0, which checks once, and longer", k.wait)
+		}
 		return k.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr())
 	}
 	return c

@@ -28,8 +28,12 @@ import (
 // is was printed. It makes the exit code 2.
 var errFinding = errors.New("not wired")
 
-// errNoWebhook says why nothing is done with any pod.
-var errNoWebhook = errors.New("the release has no webhook (webhook.enabled is false), so nothing wires pods")
+// errNotCalled ends the errors that say why nothing is done with any pod.
+var errNotCalled = errors.New("so nothing wires pods")
+
+// notCalled is what the webhook never says itself: the API server does not call it
+// for any pod.
+const notCalled inject.Code = "notCalled"
 
 func newExplain() *cobra.Command {
 	c := &cobra.Command{
@@ -137,8 +141,16 @@ func explainFile(name string, stdin io.Reader) (*explanation, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	x := describe(p, elsewhere())
+	if p.Namespace == metav1.NamespaceSystem { // whatever a cluster says: the chart always leaves it out
+		x.Now = leaves(p.Namespace, "it always does")
+	}
 	x.Wired = x.Now.Outcome.Patched()
 	return x, nil
+}
+
+// leaves is the decision on a pod of a namespace that the webhook leaves out.
+func leaves(namespace, why string) decision {
+	return decision{wiring.StoodDown, inject.OptedOut, fmt.Sprintf("the webhook leaves namespace %q out: %s", namespace, why), nil}
 }
 
 // podIn returns the first pod of a stream of documents, or the pod of the first
@@ -200,7 +212,7 @@ func namespaceOr(name, otherwise string) string {
 func (e *explainPod) running(ctx context.Context, name string) (*explanation, error) {
 	namespace, pod, ok := strings.Cut(name, "/")
 	if !ok || namespace == "" || pod == "" {
-		return nil, fmt.Errorf("%q is not NAMESPACE/NAME", name)
+		return nil, fmt.Errorf("%q is not NAMESPACE/NAME: write the pod with its namespace, such as falco/falco-x2x7z; -n is the namespace that Metawire is installed in", name)
 	}
 	found, _, err := e.cluster.find(ctx)
 	if err != nil {
@@ -218,8 +230,11 @@ func (e *explainPod) running(ctx context.Context, name string) (*explanation, er
 		return nil, err
 	}
 	s, err := settings(ctx, found, authorities)
-	absent := errors.Is(err, errNoWebhook)
-	if err != nil && !absent {
+	out := ""
+	if err == nil {
+		out, err = leftOut(ctx, found, namespace)
+	}
+	if err != nil && !errors.Is(err, errNotCalled) {
 		return nil, err
 	}
 	x := describe(p, s)
@@ -229,14 +244,11 @@ func (e *explainPod) running(ctx context.Context, name string) (*explanation, er
 	if v, err := wiring.ParseVerdict(marks.Init.Message); err == nil && marks.Init.State == wiring.InitDone {
 		x.Verdict = &v
 	}
-	out := errNoWebhook.Error()
-	if !absent {
-		if out, err = leftOut(ctx, found, namespace); err != nil {
-			return nil, err
-		}
-	}
-	if out != "" {
-		x.Now, marks.LeftOut = decision{wiring.StoodDown, inject.OptedOut, out, nil}, true
+	switch {
+	case err != nil:
+		x.Now = decision{wiring.NotWired, notCalled, err.Error(), nil}
+	case out != "":
+		x.Now, marks.LeftOut = leaves(namespace, out), true
 	}
 	x.judge(marks, authorities)
 	if p.Spec.NodeName != "" && found.Port != 0 {
@@ -254,7 +266,7 @@ func settings(ctx context.Context, found *installation.Installation, authorities
 	s.Version, s.CA = found.Version, authorities
 	file, err := found.Configuration(ctx, installation.Webhook)
 	if errors.Is(err, installation.ErrNoConfiguration) {
-		return s, errNoWebhook
+		return s, fmt.Errorf("the release has no webhook (webhook.enabled is false), %w", errNotCalled)
 	}
 	if err != nil {
 		return s, err
@@ -273,7 +285,8 @@ func settings(ctx context.Context, found *installation.Installation, authorities
 	return s, nil
 }
 
-// leftOut says why the webhook sees no pod of a namespace, "" if it does.
+// leftOut says by what the webhook leaves a namespace out, "" if it does not.
+// errNotCalled is wrapped in the error if the API server calls none.
 func leftOut(ctx context.Context, found *installation.Installation, namespace string) (string, error) {
 	ns, err := found.Client().CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 	if err != nil {
@@ -284,12 +297,12 @@ func leftOut(ctx context.Context, found *installation.Installation, namespace st
 		return "", err
 	}
 	if len(selectors) == 0 {
-		return "there is no MutatingWebhookConfiguration of the release, so nothing wires pods", nil
+		return "", fmt.Errorf("there is no MutatingWebhookConfiguration of the release, %w", errNotCalled)
 	}
 	for _, s := range selectors {
 		if s.Matches(labels.Set(ns.Labels)) {
 			return "", nil
 		}
 	}
-	return fmt.Sprintf("the webhook leaves namespace %q out: its labels do not match the webhook's namespaceSelector (%s)", namespace, selectors[0]), nil
+	return fmt.Sprintf("its labels do not match the webhook's namespaceSelector (%s)", selectors[0]), nil
 }

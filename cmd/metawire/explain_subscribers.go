@@ -32,7 +32,8 @@ when, what was sent, what is pending, and whom it has refused lately and why. Ea
 is asked through the API server, with a token of the release's ServiceAccount for
 people, as metawire watch does it.
 
-Exit codes: 0 all were asked; 2 one could not be; 1 error.`,
+Exit codes: 0 all were asked; 2 one could not be, or there is no node of that name;
+1 error.`,
 		Example: `  metawire explain subscribers
 
   # Of one node, as JSON
@@ -44,7 +45,7 @@ Exit codes: 0 all were asked; 2 one could not be; 1 error.`,
 	c.Flags().StringVar(&e.node, "node", "", "`name` of a node (default: all)")
 	e.output = outputFlag(c, "text", "json")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		replicas, err := e.ask(c.Context())
+		replicas, unknown, err := e.ask(c.Context())
 		if err != nil {
 			return err
 		}
@@ -55,29 +56,42 @@ Exit codes: 0 all were asked; 2 one could not be; 1 error.`,
 		if err := write(c.OutOrStdout(), replicas); err != nil {
 			return err
 		}
-		for _, r := range replicas {
-			if r.Err != nil {
-				return fmt.Errorf("%w: a collector could not be asked", errFinding)
-			}
+		if unknown != "" {
+			fmt.Fprintln(c.ErrOrStderr(), unknown)
 		}
-		return nil
+		return missed(replicas, unknown)
 	}
 	return c
 }
 
-func (e *explainSubscribers) ask(ctx context.Context) ([]installation.Replica, error) {
-	config, _, err := e.cluster.config()
-	if err != nil {
-		return nil, err
+// missed is the finding that the answer is not all that was asked for.
+func missed(replicas []installation.Replica, unknown string) error {
+	if unknown != "" {
+		return fmt.Errorf("%w: %s", errFinding, unknown)
 	}
-	found, err := installation.Find(ctx, config, e.cluster.namespace)
+	for _, r := range replicas {
+		if r.Err != nil {
+			return fmt.Errorf("%w: a collector could not be asked", errFinding)
+		}
+	}
+	return nil
+}
+
+// ask asks the collectors. It says, too, if there is no such node: somebody may
+// subscribe to it all the same.
+func (e *explainSubscribers) ask(ctx context.Context) (replicas []installation.Replica, unknown string, err error) {
+	found, _, err := e.cluster.find(ctx)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if found.Port == 0 {
-		return nil, errors.New("the release has no stream (stream.enabled is false), so nobody subscribes")
+		return nil, "", errors.New("the release has no stream (stream.enabled is false), so nobody subscribes")
 	}
-	return found.Subscriptions(ctx, e.node)
+	if e.node != "" {
+		unknown = unknownNode(ctx, found, e.node)
+	}
+	replicas, err = found.Subscriptions(ctx, e.node)
+	return replicas, unknown, err
 }
 
 // encodeSubscribers writes a JSON array, an object a collector: its name, and what

@@ -46,6 +46,7 @@ func TestExplainFile(t *testing.T) {
 		"another subscriber": {podFile("agent:1", `, "annotations": {"metawire.dev/inject": "true"}`), true, []string{"subscriber", "METAWIRE_ENDPOINT"}},
 		"not Falco":          {podFile("nginx:1", ""), false, []string{"none of its containers", "no container is named falco"}},
 		"opted out":          {podFile("falco:0.43.1", `, "annotations": {"metawire.dev/inject": "false"}`), false, []string{`metawire.dev/inject is "false"`}},
+		"kube-system":        {strings.Replace(daemonSet, "namespace: security", "namespace: kube-system", 1), false, []string{"Pod kube-system/falco-*", `leaves namespace "kube-system" out`}},
 		"too old":            {podFile("falco:0.38.0", ""), false, []string{"notWired", "0.41.0 or later is needed"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,6 +89,7 @@ func TestExplainRefuses(t *testing.T) {
 		"no pod":          {[]string{"-f", empty}, "there is no Pod in it"},
 		"no file":         {[]string{"-f", empty + ".not"}, empty + ".not"},
 		"no namespace":    {[]string{"falco-x"}, `"falco-x" is not NAMESPACE/NAME`},
+		"namespace by -n": {[]string{"-n", "falco", "falco-x"}, "write the pod with its namespace, such as falco/falco-x2x7z; -n is the namespace that Metawire is installed in"},
 		"no cluster":      {[]string{"a/b", "--kubeconfig", empty + ".not"}, "--kubeconfig FILE"},
 		"several pods":    {[]string{"a/b", "c/d"}, "accepts at most 1 arg"},
 		"another context": {[]string{"a/b", "--context", "nowhere"}, "nowhere"},

@@ -168,7 +168,10 @@ func (x *explanation) print(out io.Writer) error {
 	if x.Streams != nil {
 		x.Streams.lines(line)
 	}
-	if x.Status == nil || x.Status.Outcome != x.Now.Outcome { // else it was said
+	switch {
+	case x.Now.Code == notCalled:
+		line("today", "%s", x.Now.Reason)
+	case x.Status == nil || x.Status.Outcome != x.Now.Outcome: // else it was said
 		line("today", "the webhook would say %s: %s", x.Now.Outcome, x.Now.Reason)
 		for _, a := range x.Now.Adds {
 			line("", "+ %s", a)

@@ -21,10 +21,11 @@ type worker struct {
 }
 
 // holder is the collector that holds the Lease.
-func holder(s *inventory.State) worker {
+func holder(found *installation.Installation, s *inventory.State) worker {
 	return worker{
-		name:  "the collector that holds Lease " + s.Namespace + "/" + s.Lease,
-		hint:  "is a collector ready, and what does it log? metawire check tells",
+		name: "the collector that holds Lease " + s.Namespace + "/" + s.Lease,
+		hint: fmt.Sprintf("is a collector ready? metawire check; what does it log? kubectl -n %s logs --prefix --tail=-1 -l %s | grep inventory",
+			found.Namespace, found.Only(installation.Collector).LabelSelector),
 		ended: func(context.Context) (bool, error) { return false, nil },
 	}
 }

@@ -20,7 +20,13 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/metawire/metawire/collector/inventory"
+	"github.com/metawire/metawire/internal/installation"
 )
+
+// mw is the release that a run is asked of.
+func mw() *installation.Installation {
+	return &installation.Installation{Namespace: "metawire", Release: "mw"}
+}
 
 // TestTrigger: the command waits for the run that it asked for, prints its
 // report, and ends by what came of it.
@@ -62,7 +68,7 @@ func TestTrigger(t *testing.T) {
 			}()
 			var stdout, stderr strings.Builder
 			tr := trigger{output: &choice{value: c.format}, timeout: 30 * time.Second, poll: 20 * time.Millisecond}
-			err = tr.run(t.Context(), state, nil, &stdout, &stderr)
+			err = tr.run(t.Context(), mw(), state, nil, &stdout, &stderr)
 			if finding := errors.Is(err, errFinding); finding != (c.result != inventory.Complete) || err != nil && !finding {
 				t.Errorf("a %s run ends with %v", c.result, err)
 			}
@@ -87,8 +93,14 @@ func TestTriggerWithoutACollector(t *testing.T) {
 	state := newState(fake.NewClientset(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "metawire", Name: "inventory"}}), "metawire", "inventory", "report")
 	var stdout, stderr strings.Builder
 	tr := trigger{output: &choice{value: "text"}, timeout: 50 * time.Millisecond, poll: time.Millisecond}
-	if err := tr.run(t.Context(), state, nil, &stdout, &stderr); err == nil || !strings.Contains(err.Error(), "no report within 50ms") {
-		t.Errorf("ends with %v", err)
+	err := tr.run(t.Context(), mw(), state, nil, &stdout, &stderr)
+	for _, want := range []string{
+		"no report within 50ms", "helm test mw -n metawire",
+		"kubectl -n metawire logs --prefix --tail=-1 -l app.kubernetes.io/component=collector,app.kubernetes.io/instance=mw | grep inventory",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ends with %v, want %q in it", err, want)
+		}
 	}
 }
 
@@ -121,7 +133,7 @@ func TestTriggerAJob(t *testing.T) {
 			})
 			ended := make(chan error, 1)
 			var stdout, stderr strings.Builder
-			go func() { ended <- tr.run(t.Context(), state, cronJob, &stdout, &stderr) }()
+			go func() { ended <- tr.run(t.Context(), mw(), state, cronJob, &stdout, &stderr) }()
 			job := <-made
 			if o := metav1.GetControllerOf(job); o == nil || o.UID != "c" || job.Labels["app.kubernetes.io/component"] != "inventory" || job.Spec.Template.Spec.ServiceAccountName != "sender" {
 				t.Errorf("the Job is %+v", job)

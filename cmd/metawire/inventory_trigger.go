@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/metawire/metawire/collector/inventory"
+	"github.com/metawire/metawire/internal/installation"
 )
 
 // trigger is the command's flags.
@@ -57,7 +58,7 @@ Exit codes: 0 the run was complete, 2 it was not (the report says why), 1 error.
 			return err
 		}
 		at := sender.State
-		return t.run(c.Context(), newState(found.Client(), at.Namespace, at.Lease, at.Report), sender.CronJob, c.OutOrStdout(), c.ErrOrStderr())
+		return t.run(c.Context(), found, newState(found.Client(), at.Namespace, at.Lease, at.Report), sender.CronJob, c.OutOrStdout(), c.ErrOrStderr())
 	}
 	return c
 }
@@ -68,18 +69,19 @@ func newState(api kubernetes.Interface, namespace, lease, report string) *invent
 
 // run asks for a run, follows it and prints its report. Without a CronJob a
 // collector makes it.
-func (t *trigger) run(ctx context.Context, state *inventory.State, from *batchv1.CronJob, stdout, stderr io.Writer) error {
+func (t *trigger) run(ctx context.Context, found *installation.Installation, state *inventory.State, from *batchv1.CronJob, stdout, stderr io.Writer) error {
 	id := uuid.NewString()
 	if err := state.Ask(ctx, id); err != nil {
 		return err
 	}
-	w := holder(state)
+	w := holder(found, state)
 	if from != nil {
 		var err error
 		if w, err = startJob(ctx, state, from, id); err != nil {
 			return err
 		}
 	}
+	w.hint += fmt.Sprintf("; whether the endpoint answers: helm test %s -n %s", found.Release, found.Namespace)
 	report, err := t.follow(ctx, state, id, w, stderr)
 	if err != nil {
 		return err

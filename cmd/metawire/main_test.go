@@ -3,9 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +24,16 @@ import (
 	"github.com/metawire/metawire/collector/stream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// asMain makes the test binary the command line.
+const asMain = "METAWIRE_TEST_AS_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asMain) != "" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // output is what a command has written so far.
 type output struct {
@@ -139,4 +152,27 @@ func fill(hub *fanout.Hub) {
 	p := pod("p1", "agent-x1", "10.0.0.1")
 	p.Owner = relation.Owner{Kind: "DaemonSet", UID: "d1"}
 	hub.Apply(p)
+}
+
+// TestNoLinesOfClientGo: client-go logs an answer that breaks off; here the error
+// is all that is said of it.
+func TestNoLinesOfClientGo(t *testing.T) {
+	kubeconfig := kubeconfigOf(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write([]byte("{"))
+	})
+	c := exec.CommandContext(t.Context(), os.Args[0], "explain", "subscribers", "--kubeconfig", kubeconfig)
+	c.Env = append(os.Environ(), asMain+"=1")
+	out, err := c.CombinedOutput()
+	if ended, ok := errors.AsType[*exec.ExitError](err); !ok || ended.ExitCode() != 1 {
+		t.Errorf("it ends with %v", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if !strings.HasPrefix(line, "error: ") || !strings.Contains(line, "unexpected EOF") {
+			t.Errorf("it says %q", line)
+		}
+	}
+	if len(out) == 0 {
+		t.Error("it says nothing")
+	}
 }

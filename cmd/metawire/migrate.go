@@ -47,8 +47,8 @@ from the backup that is kept in the cluster.
 The chart is the one of this metawire; nothing is downloaded. Releases that Helm
 does not keep in Secrets are not seen.
 
-Exit codes: 0 done, or nothing to do; 2 there is a plan (--dry-run); 1 error, or a
-plan that cannot be carried out.`,
+Exit codes: 0 done, or nothing to do; 2 there is a plan (--dry-run); 1 error, such
+as a --release that is not there, or a plan that cannot be carried out.`,
 		Example: `  # What would be done?
   metawire migrate --dry-run
 
@@ -129,6 +129,9 @@ func (m *migration) run(ctx context.Context, stdout, stderr io.Writer) error {
 
 // apply shows the plans, and does what they say if it may.
 func (m *migration) apply(ctx context.Context, migrator *migrate.Migrator, s *migrate.Survey, stdout, stderr io.Writer) error {
+	if m.options.Release != "" && len(s.Plans)+len(s.Done) == 0 {
+		return m.notThere()
+	}
 	if err := m.show(stdout, s); err != nil {
 		return err
 	}
@@ -159,6 +162,15 @@ func (m *migration) apply(ctx context.Context, migrator *migrate.Migrator, s *mi
 	return nil
 }
 
+// notThere says that the release that was named is none to migrate.
+func (m *migration) notThere() error {
+	where := "any namespace"
+	if m.options.Namespace != "" {
+		where = fmt.Sprintf("namespace %q", m.options.Namespace)
+	}
+	return fmt.Errorf("there is no release %q of a predecessor's chart in %s, nor a migration of one: helm list -A lists releases; metawire migrate --dry-run shows which can be migrated", m.options.Release, where)
+}
+
 // others says how to migrate those releases that can be, if there are some.
 func others(plans []*migrate.Plan) string {
 	for _, p := range plans {
@@ -182,6 +194,9 @@ func (m *migration) rollBack(ctx context.Context, migrator *migrate.Migrator, s 
 	}
 	switch len(begun) {
 	case 0:
+		if m.options.Release != "" {
+			return fmt.Errorf("%w: of a release %q", migrate.ErrNothing, m.options.Release)
+		}
 		return migrate.ErrNothing
 	case 1:
 	default:

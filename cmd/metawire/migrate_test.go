@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/metawire/metawire/collector/inventory/receiver"
 	"github.com/metawire/metawire/migrate"
 )
@@ -54,6 +57,35 @@ func TestProbe(t *testing.T) {
 			}
 			if n := len(service.Kept().Runs); n != tc.runs {
 				t.Errorf("%d runs were opened, want %d", n, tc.runs)
+			}
+		})
+	}
+}
+
+// TestMigrateNamesWhatIsNotThere: who names a release expects it to be there.
+func TestMigrateNamesWhatIsNotThere(t *testing.T) {
+	kubeconfig := answers{
+		"/api/v1/secrets": corev1.SecretList{}, "/api/v1/namespaces/falco/secrets": corev1.SecretList{}, "/apis/apps/v1/deployments": appsv1.DeploymentList{},
+	}.serve(t)
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"none is named":    {nil, ""},
+		"a release":        {[]string{"--release", "gone"}, `there is no release "gone" of a predecessor's chart in any namespace`},
+		"in a namespace":   {[]string{"--release", "gone", "-n", "falco"}, `there is no release "gone" of a predecessor's chart in namespace "falco"`},
+		"to be undone":     {[]string{"--release", "gone", "--rollback"}, `there is no migration to undo: of a release "gone"`},
+		"as a program":     {[]string{"--release", "gone", "-o", "json"}, `"gone"`},
+		"only to be shown": {[]string{"--release", "gone", "--dry-run"}, `"gone"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run := start(t, append([]string{"migrate", "--kubeconfig", kubeconfig}, c.args...)...)
+			err := <-run.done
+			if (err == nil) != (c.want == "") || err != nil && (errors.Is(err, errFinding) || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("error %v, want %q in it", err, c.want)
+			}
+			if says := strings.Contains(run.stdout.String(), "There is nothing to migrate."); says != (c.want == "") {
+				t.Errorf("stdout %q", run.stdout)
 			}
 		})
 	}

@@ -32,9 +32,10 @@ func newWatch() *cobra.Command {
 
 On a terminal: a table that follows the changes; what was created (+), updated
 (~) or deleted (-) in the last two seconds is marked. Set NO_COLOR to do without
-colors. Elsewhere: a line for each event.
+colors. Elsewhere: a line for each event, but for deletions of what was never
+shown: a stream begins with those of the last hour, for a Falco that comes back.
 
-With -o json: a JSON object for each event, on a line of its own, with the
+With -o json: a JSON object for each event, all of them, on a line of its own, with the
 fields time, reason (Create, Update, Delete), uid, kind, and except for a Delete
 meta, status and refs (Pods only; UIDs by kind).
 
@@ -48,7 +49,8 @@ authority of its certificate is read there, and a token for it is asked for,
 of the chart's ServiceAccount for people. That takes these permissions: list
 services, configmaps, pods and serviceaccounts, create pods/portforward and
 serviceaccounts/token in Metawire's namespace, and list
-mutatingwebhookconfigurations.`,
+mutatingwebhookconfigurations. Who may get nodes is told if there is none of that
+name.`,
 		Example: `  # A live table of what Falco on worker-1 is told
   metawire watch --node worker-1
 
@@ -87,7 +89,7 @@ mutatingwebhookconfigurations.`,
 			return err
 		}
 		if w.Target.Addr == "" {
-			if err := w.find(c.Context()); err != nil {
+			if err := w.find(c.Context(), c.ErrOrStderr()); err != nil {
 				return err
 			}
 		}
@@ -97,10 +99,13 @@ mutatingwebhookconfigurations.`,
 }
 
 // find fills in the target from the cluster, but for what is given.
-func (w *watch) find(ctx context.Context) error {
+func (w *watch) find(ctx context.Context, stderr io.Writer) error {
 	found, inside, err := w.cluster.find(ctx)
 	if err != nil {
 		return err
+	}
+	if unknown := unknownNode(ctx, found, w.Node); unknown != "" {
+		fmt.Fprintln(stderr, unknown+"; this waits for it")
 	}
 	t := &w.Target
 	t.Addr = found.Addr()

@@ -24,7 +24,9 @@ func (n notices) Retrying(reason error, pause time.Duration) {
 	fmt.Fprintf(n.w, "%v; again in %s\n", reason, pause)
 }
 
-// lines prints a line for people for each event.
+// lines prints a line for people for each event. Deletions of what it was not told
+// of say nothing to them: a collector begins with what left the node lately, for
+// subscribers that come back.
 type lines struct {
 	view *view.View
 	w    io.Writer
@@ -33,8 +35,9 @@ type lines struct {
 
 func (l lines) Event(e *metadata.Event) error {
 	now := time.Now()
+	unseen := !l.view.Has(e.GetUid())
 	object, err := l.view.Apply(e, now)
-	if err != nil {
+	if err != nil || unseen && e.GetReason() == metadata.Delete {
 		return err
 	}
 	_, err = fmt.Fprintf(l.w, "%s %s %s\n", now.Format("15:04:05.000"), e.GetReason(), object)

@@ -77,6 +77,28 @@ func TestWatchJSON(t *testing.T) {
 	}
 }
 
+// TestWatchLeavesOutWhatItNeverSaw: a stream begins with deletions for subscribers
+// that come back; people get no line for what they were never shown, programs do.
+func TestWatchLeavesOutWhatItNeverSaw(t *testing.T) {
+	gone := &metadata.Event{Reason: "Delete", Uid: "p0", Kind: "Pod"}
+	shop := &metadata.Event{Reason: "Create", Uid: "n1", Kind: "Namespace", Meta: new(`{"name":"shop","uid":"n1"}`)}
+	addr := subscribertest.Serve(t, subscribertest.Hold(gone, shop, &metadata.Event{Reason: "Delete", Uid: "n1", Kind: "Namespace"}))
+	for format, shown := range map[string]bool{"table": false, "json": true} {
+		t.Run(format, func(t *testing.T) {
+			c := start(t, "watch", "--node", "worker-1", "--addr", addr, "-o", format)
+			c.stdout.waitUntil(t, "deletion of what was shown", func(s string) bool {
+				return strings.Contains(s, "Delete Namespace shop\n") || strings.Count(s, `"Delete"`) == 2
+			})
+			if err := c.interrupt(); err != nil {
+				t.Errorf("interrupted: %v, want no error", err)
+			}
+			if strings.Contains(c.stdout.String(), "p0") != shown {
+				t.Errorf("the deletion of what was never seen is shown: %v, want %v\n%s", !shown, shown, c.stdout)
+			}
+		})
+	}
+}
+
 func TestWatchComesBackAfterADrain(t *testing.T) {
 	create := &metadata.Event{Reason: "Create", Uid: "n1", Kind: "Namespace", Meta: new(`{"name":"shop","uid":"n1"}`)}
 	addr := subscribertest.Serve(t, func(n int, s *metadata.Selector, out grpc.ServerStreamingServer[metadata.Event]) error {

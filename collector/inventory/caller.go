@@ -205,7 +205,11 @@ func (c *caller) again(ctx context.Context, out *http.Response, err error) (bool
 	}
 	if tries, ok := ctx.Value(attemptsKey{}).(*attempts); ok {
 		tries.last = why
-		c.log.Debug("the inventory endpoint did not take a request", "method", tries.request.method,
+		level := slog.LevelDebug
+		if tries.retries == 0 { // a request may be tried for minutes: that it has begun to fail is told at once
+			level = slog.LevelWarn
+		}
+		c.log.Log(ctx, level, "the inventory endpoint did not take a request", "method", tries.request.method,
 			"url", where(tries.request.url), "retries", tries.retries, "error", why)
 	}
 	return true, nil

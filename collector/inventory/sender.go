@@ -31,7 +31,7 @@ type SenderOptions struct {
 	// Timeout bounds an attempt, default 1m; Total all of a request, with what
 	// is waited between them, default 5m.
 	Timeout, Total time.Duration
-	Log            *slog.Logger     // attempts that failed, at debug level; default none
+	Log            *slog.Logger     // attempts that failed: the first of a request at warn level, others at debug; default none
 	Now            func() time.Time // default time.Now
 }
 

@@ -62,6 +62,21 @@ func TestSendTriesAgain(t *testing.T) {
 	}
 }
 
+// TestSendTellsTheFirstFailure: a request that is tried again for minutes is told
+// of at once, at warn level, and once.
+func TestSendTellsTheFirstFailure(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	var log buffer
+	s := newTestSender(t, gone.URL, SenderOptions{Attempts: 4, Log: slog.New(slog.NewJSONHandler(&log, nil))})
+	if _, err := s.Send(t.Context(), testPage); err == nil {
+		t.Fatal("no error")
+	}
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `"WARN"`) || !strings.Contains(got, "connection refused") || !strings.Contains(got, gone.URL) {
+		t.Errorf("it logs, at info level:\n%s", got)
+	}
+}
+
 func TestSendHeaders(t *testing.T) {
 	var got http.Header
 	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -97,6 +97,10 @@ func (v *View) Apply(e *metadata.Event, now time.Time) (Identity, error) {
 	return Identity{}, fmt.Errorf("event of %s %s has the unknown reason %q", e.GetKind(), e.GetUid(), e.GetReason())
 }
 
+// Has reports whether the view was told of an object that is not deleted, or only
+// just was.
+func (v *View) Has(uid string) bool { return v.objects[uid] != nil }
+
 // Advance lets time pass: the first view becomes full, deleted objects go.
 func (v *View) Advance(now time.Time) {
 	if !v.full && v.events > 0 && now.Sub(v.last) >= quiet {

@@ -103,9 +103,10 @@ func falco() row {
 			queries:     []query{ask("max by (state) (metawire_falco_pods{C})", "{{state}}")},
 		}, {
 			title: "Wired and subscribed", kind: series, width: 12,
-			description: "The lines should meet. Fewer subscribers than wired pods: some Falco cannot connect, or is refused.",
+			description: "The first two should meet; if not, `metawire check` names those that are missing. Subscribers are everybody: Falcos that are configured by hand, and people who watch, too.",
 			queries: []query{
 				ask(`sum(max by (state) (metawire_falco_pods{C,state=~"wired|wired_without_ticket"}))`, "wired pods"),
+				ask("sum(metawire_falco_pods_connected{C})", "of them subscribed"),
 				ask("sum(metawire_stream_subscribers{C})", "subscribers"),
 			},
 		},

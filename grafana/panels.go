@@ -88,8 +88,8 @@ func atAGlance() row {
 			description: "Subscribers that were refused a node, or would be if it were enforced.",
 			queries:     []query{ask("sum(increase(metawire_stream_refusals_total{C}[1h]))", "")},
 		}, {
-			title: "First certificate expires in", kind: number, width: 4, unit: "s", steps: below(172800),
-			description: "Of those that are served now. They are renewed two days before at the latest.",
+			title: "First certificate expires in", kind: number, width: 4, unit: "s", steps: below(86400),
+			description: "Of those that are served now; negative if one has expired. They are renewed when a third of their life is left.",
 			queries:     []query{ask("min(metawire_certificate_expiry_timestamp_seconds{D} > 0) - time()", "")},
 		},
 	}}

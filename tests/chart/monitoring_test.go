@@ -83,7 +83,7 @@ func TestRuleValues(t *testing.T) {
 			t.Errorf("%s: %s is not there", tc.values, tc.with)
 		}
 	}
-	got := alerts(`{collector: {replicas: 5}, tls: {source: certManager}, monitoring: {prometheusRule: {enabled: true, alertLabels: {team: security, severity: page}, runbookURL: "https://runbooks.example/m/"}}}`)
+	got := alerts(`{collector: {replicas: 5}, monitoring: {prometheusRule: {enabled: true, alertLabels: {team: security, severity: page}, runbookURL: "https://runbooks.example/m/"}}}`)
 	r := got["MetawireCollectorsTooFew"]
 	if d := cmp.Diff(map[string]string{"team": "security", "severity": "page"}, r.Labels); d != "" {
 		t.Errorf("labels (-want +got):\n%s", d)
@@ -93,9 +93,6 @@ func TestRuleValues(t *testing.T) {
 	}
 	if want := `(sum(metawire_collector_ready{namespace="metawire",job="metawire-collector"}) or vector(0)) < 5`; r.Expr != want {
 		t.Errorf("expression %s, want %s", r.Expr, want)
-	}
-	if a, b := all["MetawireCertificateNotRenewed"].Expr, got["MetawireCertificateNotRenewed"].Expr; a == b {
-		t.Errorf("cert-manager's certificates are watched like our own: %s", a)
 	}
 }
 

@@ -39,7 +39,7 @@ func (s *subscriptions) List(ctx context.Context, r *subscription.ListRequest) (
 	for _, o := range streams {
 		out.Subscribers = append(out.Subscribers, &subscription.Subscriber{
 			Node: o.Node, Pod: c.podOf(c.whose(&o)), Address: text(o.Address), By: cmp.Or(o.By, string(access.ByNothing)),
-			Since: rfc3339(o.Since), EventsSent: o.Sent, Pending: int64(o.Pending),
+			Since: rfc3339(o.Since), EventsSent: o.Sent, Pending: int64(o.Pending), Plaintext: o.Plaintext,
 		})
 	}
 	for _, f := range c.guard.Refusals(r.GetNode()) {

@@ -17,6 +17,7 @@ type panel struct {
 	width       int // of 24
 	unit        string
 	stacked     bool
+	negative    bool   // figures may be below zero, and should be seen
 	noValue     string // shown when there is no series
 	steps       []step // of a number
 	queries     []query
@@ -211,8 +212,8 @@ func admissions() row {
 func certificates() row {
 	return row{"Certificates", 6, []panel{
 		{
-			title: "Certificates expire in", kind: series, width: 12, unit: "s",
-			description: "A saw: each tooth is a renewal.",
+			title: "Certificates expire in", kind: series, width: 12, unit: "s", negative: true,
+			description: "A saw: each tooth is a renewal. Below zero: it has expired, and nobody connects anew.",
 			queries:     []query{ask("(metawire_certificate_expiry_timestamp_seconds{D} > 0) - time()", "{{pod}}")},
 		}, {
 			title: "Authority expires in", kind: number, width: 6, unit: "s", steps: below(7776000), noValue: "not ours",
@@ -230,15 +231,15 @@ func inventory() row {
 	return row{"Inventory", 8, []panel{
 		{
 			title: "Last complete run", kind: number, width: 6, unit: "s", steps: plain(), noValue: "none, or not enabled",
-			description: "How long ago it ended, at whichever replica.",
+			description: "How long ago it ended, whichever replica made it.",
 			queries:     []query{ask("time() - max(metawire_inventory_last_complete_timestamp_seconds{C} > 0)", "")},
 		}, {
 			title: "Runs", kind: series, width: 10, stacked: true,
-			description: "For each hour, by result. skipped: the endpoint did not want it.",
+			description: "For each hour, by result. put_off: the endpoint takes a later one. skipped: it turns this cluster away.",
 			queries:     []query{ask("sum by (result) (increase(metawire_inventory_runs_total{C}[1h]))", "{{result}}")},
 		}, {
 			title: "Duration of the last run", kind: series, width: 8, unit: "s",
-			description: "At each replica that made one.",
+			description: "At the replica that holds the Lease now.",
 			queries:     []query{ask("metawire_inventory_last_run_duration_seconds{C} > 0", "{{pod}}")},
 		}, {
 			title: "Objects listed", kind: bars, width: 8,
@@ -246,7 +247,7 @@ func inventory() row {
 			queries:     []query{ask("topk(10, max by (type) (metawire_inventory_objects{C}))", "{{type}}")},
 		}, {
 			title: "Types by outcome", kind: series, width: 8, stacked: true,
-			description: "Of the last run of each replica. forbidden and failed are missing from it.",
+			description: "Of the last run, as the replica that holds the Lease tells. forbidden and failed are missing from it.",
 			queries:     []query{ask("max by (outcome) (metawire_inventory_types{C})", "{{outcome}}")},
 		}, {
 			title: "Bytes", kind: series, width: 8, unit: "bytes",

@@ -33,10 +33,12 @@ type ruleFile struct {
 	}
 }
 
-// Values that render every alert between them.
+// Values that render every alert between them, and those of runs that are far
+// apart.
 const (
-	everyAlert   = `{clusterID: a, inventory: {enabled: true, endpoint: "https://a"}, monitoring: {prometheusRule: {enabled: true}}}`
-	alertsOfJobs = `{clusterID: a, inventory: {enabled: true, endpoint: "https://a", mode: CronJob, schedule: "0 * * * *"}, monitoring: {prometheusRule: {enabled: true, inventoryMaxAge: 3h}}}`
+	everyAlert       = `{clusterID: a, inventory: {enabled: true, endpoint: "https://a"}, monitoring: {prometheusRule: {enabled: true}}}`
+	alertsOfJobs     = `{clusterID: a, inventory: {enabled: true, endpoint: "https://a", mode: CronJob, schedule: "0 * * * *"}, monitoring: {prometheusRule: {enabled: true, inventoryMaxAge: 3h}}}`
+	alertsWithJitter = `{clusterID: a, inventory: {enabled: true, endpoint: "https://a", schedule: "0 * * * *", jitter: 40m}, monitoring: {prometheusRule: {enabled: true, inventoryMaxAge: 1h}}}`
 )
 
 // rulesOf renders the PrometheusRule, and writes what Prometheus would be given.
@@ -88,6 +90,7 @@ type expectations struct {
 	Collector, Webhook string
 	Healthy            map[string]string
 	Alerts, CronJob    map[string]breakage
+	Silent, Jitter     map[string]breakage // in which no alert fires
 }
 
 func expected(t *testing.T) expectations {
@@ -107,7 +110,10 @@ func expected(t *testing.T) expectations {
 // no other does; none fires while all is well.
 func TestAlerts(t *testing.T) {
 	e := expected(t)
-	for values, cases := range map[string]map[string]breakage{everyAlert: e.Alerts, alertsOfJobs: e.CronJob} {
+	for values, c := range map[string]struct{ alerts, silent map[string]breakage }{
+		everyAlert: {e.Alerts, e.Silent}, alertsOfJobs: {e.CronJob, nil}, alertsWithJitter: {nil, e.Jitter},
+	} {
+		cases := c.alerts
 		file, rules := rulesOf(t, values)
 		if said := promtool(t, "check", "rules", file); !strings.Contains(said, fmt.Sprintf("%d rules found", len(rules))) {
 			t.Errorf("promtool check rules found not the %d rules: %s", len(rules), said)
@@ -125,7 +131,13 @@ func TestAlerts(t *testing.T) {
 				t.Errorf("alerts without a test, and tests without an alert (-alerts +tests):\n%s", d)
 			}
 		}
-		tests := []any{e.test("healthy", nil, "", nil), e.test("healthy, later", nil, "28h", nil)}
+		tests := []any{e.test("healthy", nil, "", nil)}
+		if len(cases) > 0 {
+			tests = append(tests, e.test("healthy, later", nil, "28h", nil))
+		}
+		for name, b := range c.silent {
+			tests = append(tests, e.test(name, b.Series, b.After, nil))
+		}
 		for name, b := range cases {
 			alert := alertOf(name)
 			t.Run(name, func(t *testing.T) { checkTexts(t, byName[alert], b) })

@@ -95,15 +95,3 @@ func TestRuleValues(t *testing.T) {
 		t.Errorf("expression %s, want %s", r.Expr, want)
 	}
 }
-
-// TestServiceMonitorElsewhere: in another namespace it names that of the
-// Services.
-func TestServiceMonitorElsewhere(t *testing.T) {
-	_, objs := mustRender(t, loadChart(t), "monitoring: {serviceMonitor: {enabled: true, namespace: monitoring}}")
-	m := ofKind(objs, "ServiceMonitor")[0]
-	spec, _ := m.Object["spec"].(map[string]any)
-	want := map[string]any{"matchNames": []any{"metawire"}}
-	if d := cmp.Diff(want, spec["namespaceSelector"]); d != "" || m.GetNamespace() != "monitoring" {
-		t.Errorf("namespace %s, selector (-want +got):\n%s", m.GetNamespace(), d)
-	}
-}

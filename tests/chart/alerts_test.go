@@ -189,11 +189,13 @@ func (e expectations) test(name string, over map[string]*string, after string, w
 	}
 	samples := []map[string]any{}
 	for _, f := range want {
-		labels := fmt.Sprintf("alertname=%q", f.alert)
-		for _, l := range slices.Sorted(maps.Keys(f.labels)) {
-			labels += fmt.Sprintf(",%s=%q", l, f.labels[l])
+		all := map[string]string{"alertname": f.alert, "namespace": "metawire", "release": "metawire"} // each has these
+		maps.Copy(all, f.labels)
+		var labels []string
+		for _, l := range slices.Sorted(maps.Keys(all)) {
+			labels = append(labels, fmt.Sprintf("%s=%q", l, all[l]))
 		}
-		samples = append(samples, map[string]any{"labels": "{" + labels + "}", "value": 1})
+		samples = append(samples, map[string]any{"labels": "{" + strings.Join(labels, ",") + "}", "value": 1})
 	}
 	if after == "" {
 		after = "3h"
@@ -239,8 +241,10 @@ func TestAlertMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"kube_cronjob_status_last_successful_time", "kube_cronjob_created"} {
-		known[name] = metrics.Metric{Labels: []string{"cronjob"}}
+	for name, label := range map[string]string{
+		"kube_cronjob_status_last_successful_time": "cronjob", "kube_cronjob_created": "cronjob", "kube_deployment_status_replicas_unavailable": "deployment",
+	} {
+		known[name] = metrics.Metric{Labels: []string{label}}
 	}
 	for _, values := range []string{everyAlert, alertsOfJobs} {
 		_, rules := rulesOf(t, values)
@@ -253,7 +257,7 @@ func TestAlertMetrics(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, s := range selected {
-				if !slices.Contains(s.Labels, "namespace") || !slices.Contains(s.Labels, "job") && !slices.Contains(s.Labels, "cronjob") {
+				if !slices.Contains(s.Labels, "namespace") || !slices.ContainsFunc(s.Labels, func(l string) bool { return l == "job" || l == "cronjob" || l == "deployment" }) {
 					t.Errorf("%s: %s is of every release", r.Alert, s.Metric)
 				}
 			}
@@ -293,6 +297,10 @@ func TestRunbooks(t *testing.T) {
 		text, err := os.ReadFile(p)
 		if err != nil {
 			t.Fatal(err)
+		}
+		_, diagnosis, _ := strings.Cut(string(text), "\n## Diagnosis\n")
+		if first, _, _ := strings.Cut(strings.TrimPrefix(diagnosis, "\n```sh\n"), "\n"); !strings.HasPrefix(first, "metawire ") {
+			t.Errorf("%s: the first to do is no command of metawire: %s", name, first)
 		}
 		for _, part := range []string{"# " + strings.TrimSuffix(name, ".md") + "\n", "\n## Meaning\n", "\n## Impact\n", "\n## Diagnosis\n", "\n## What to do\n"} {
 			if !strings.Contains(string(text), part) {

@@ -85,7 +85,7 @@ func TestRuleValues(t *testing.T) {
 	}
 	got := alerts(`{collector: {replicas: 5}, monitoring: {prometheusRule: {enabled: true, alertLabels: {team: security, severity: page}, runbookURL: "https://runbooks.example/m/"}}}`)
 	r := got["MetawireCollectorsTooFew"]
-	if d := cmp.Diff(map[string]string{"team": "security", "severity": "page"}, r.Labels); d != "" {
+	if d := cmp.Diff(map[string]string{"team": "security", "severity": "page", "namespace": "metawire", "release": "metawire"}, r.Labels); d != "" {
 		t.Errorf("labels (-want +got):\n%s", d)
 	}
 	if r.Annotations["runbook_url"] != "https://runbooks.example/m/MetawireCollectorsTooFew.md" {

@@ -252,6 +252,9 @@ func testRulesReturn(t *testing.T, p *promServer, rules string) {
 				t.Fatal(err)
 			}
 			for _, s := range selected {
+				if strings.HasPrefix(s.Metric, "kube_") {
+					continue // kube-state-metrics', which is not here
+				}
 				eventually(t, func() error {
 					figures, err := p.figures(t, s.Expr)
 					if err == nil && len(figures) == 0 {

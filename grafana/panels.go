@@ -212,15 +212,19 @@ func admissions() row {
 func certificates() row {
 	return row{"Certificates", 6, []panel{
 		{
-			title: "Certificates expire in", kind: series, width: 12, unit: "s", negative: true,
+			title: "Certificates expire in", kind: series, width: 8, unit: "s", negative: true,
 			description: "A saw: each tooth is a renewal. Below zero: it has expired, and nobody connects anew.",
 			queries:     []query{ask("(metawire_certificate_expiry_timestamp_seconds{D} > 0) - time()", "{{pod}}")},
 		}, {
-			title: "Authority expires in", kind: number, width: 6, unit: "s", steps: below(7776000), noValue: "not ours",
+			title: "Left of the life of certificates", kind: series, width: 8, unit: "percentunit", negative: true,
+			description: "They are renewed when a third is left; at a quarter it is overdue. More than all: not valid yet.",
+			queries:     []query{ask(`((metawire_certificate_expiry_timestamp_seconds{D} > 0) - time()) / (metawire_certificate_expiry_timestamp_seconds{D} - metawire_certificate_not_before_timestamp_seconds{D})`, "{{pod}}")},
+		}, {
+			title: "Authority expires in", kind: number, width: 4, unit: "s", steps: below(7776000), noValue: "not ours",
 			description: "Of tls.source selfManaged; renewed after two thirds of ten years.",
 			queries:     []query{ask("min(metawire_authority_expiry_timestamp_seconds{D} > 0) - time()", "")},
 		}, {
-			title: "Authority is being changed", kind: number, width: 6, steps: above(1),
+			title: "Authority is being changed", kind: number, width: 4, steps: above(1),
 			description: "1: two are published until no running Falco trusts the old one alone.",
 			queries:     []query{ask("max(metawire_authority_changing{D})", "")},
 		},

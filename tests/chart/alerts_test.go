@@ -265,6 +265,37 @@ func TestAlertMetrics(t *testing.T) {
 	}
 }
 
+// TestAlertsAreOnTheDashboard: whoever is woken by an alert sees there what it asks
+// for.
+func TestAlertsAreOnTheDashboard(t *testing.T) {
+	queries, err := metrics.Queries("../../grafana/metawire.json", map[string]string{"namespace": "metawire", "release": "metawire", "__rate_interval": "5m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	for _, q := range queries {
+		selected, err := metrics.Selected(q.Expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range selected {
+			shown[s.Metric] = true
+		}
+	}
+	_, rules := rulesOf(t, everyAlert)
+	for _, r := range rules {
+		selected, err := metrics.Selected(r.Expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range selected {
+			if !shown[s.Metric] && !strings.HasPrefix(s.Metric, "kube_") {
+				t.Errorf("%s: no panel shows %s", r.Alert, s.Metric)
+			}
+		}
+	}
+}
+
 // TestRunbooks: each alert has a page, each page an alert, and the list of them
 // all.
 func TestRunbooks(t *testing.T) {

@@ -224,6 +224,9 @@ func checkTexts(t *testing.T, r rule, b breakage) {
 			}
 		}
 	}
+	if !strings.HasPrefix(r.Annotations["summary"], "metawire/metawire: ") {
+		t.Errorf("the summary does not say of which release: %s", r.Annotations["summary"])
+	}
 	if strings.ContainsAny(r.Expr+r.Annotations["summary"]+r.Annotations["description"], "\n") {
 		t.Error("a text of several lines")
 	}

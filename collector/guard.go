@@ -128,7 +128,7 @@ func (c *Collector) reportPods(api *rest.Config) error {
 	if err != nil {
 		return fmt.Errorf("report.namespaceSelector: %w", err)
 	}
-	o := report.Options{NoTickets: c.cfg.Stream.Tickets.Secret.Name == "", Namespaces: selector}
+	o := report.Options{NoTickets: c.cfg.Stream.Tickets.Secret.Name == "", Streams: c.falcos, Namespaces: selector}
 	if c.certs != nil {
 		o.CA = func() []string { return wiring.Fingerprints(c.certs.Bundle()) }
 	}

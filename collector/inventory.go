@@ -30,7 +30,7 @@ func (c *Collector) addInventory(api *rest.Config) error {
 	if err != nil {
 		return fmt.Errorf("inventory.schedule: %w", err)
 	}
-	service := &inventory.Service{State: s.state, Schedule: schedule, Run: s.run, Log: c.log}
+	service := &inventory.Service{State: s.state, Schedule: schedule, Run: s.run, Log: c.log, Metrics: s.metrics}
 	c.parts = append(c.parts, service.Start)
 	return nil
 }
@@ -114,10 +114,11 @@ func (s *shipper) run(ctx context.Context, progress func(inventory.Progress)) *i
 	began := time.Now()
 	report, err := s.try(ctx, progress)
 	if err != nil {
-		return &inventory.Report{
+		report = &inventory.Report{
 			Run: fmt.Sprintf("%024x", began.UnixNano()), ClusterID: s.cfg.ClusterID, Version: version.Version, Result: inventory.NotSent,
 			Started: began, Ended: time.Now(), Error: err.Error(),
 		}
+		s.metrics.Ended(report)
 	}
 	return report
 }

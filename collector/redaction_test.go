@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +17,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/metawire/metawire/collector/config"
+	"github.com/metawire/metawire/collector/inventory"
 	"github.com/metawire/metawire/internal/certs"
 )
 
@@ -80,4 +82,26 @@ func TestRedactionKeyRefuses(t *testing.T) {
 			t.Errorf("%s: want %q, got %v", name, c.want, err)
 		}
 	}
+}
+
+// TestRunThatCannotBegin: it counts as one that failed, as its report says, and
+// not as none.
+func TestRunThatCannotBegin(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	s := &shipper{cfg: &config.Config{Inventory: config.Inventory{Redaction: redactionSecret}}, client: fake.NewClientset(), metrics: inventory.NewMetrics(registry)}
+	if r := s.run(t.Context(), nil); r.Result != inventory.NotSent || !strings.Contains(r.Error, "inventory.redaction.secret") {
+		t.Errorf("the report is %+v", r)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "metawire_inventory_runs_total" && m.GetLabel()[0].GetValue() == string(inventory.NotSent) && m.GetCounter().GetValue() == 1 {
+				return
+			}
+		}
+	}
+	t.Errorf("no run that failed is counted: %v", families)
 }

@@ -3,10 +3,13 @@ package collector
 import (
 	"cmp"
 	"context"
+	"math"
 	"net/netip"
 	"time"
 
 	"github.com/metawire/metawire/collector/access"
+	"github.com/metawire/metawire/collector/report"
+	"github.com/metawire/metawire/collector/stream"
 	"github.com/metawire/metawire/internal/subscription"
 )
 
@@ -34,12 +37,9 @@ func (s *subscriptions) List(ctx context.Context, r *subscription.ListRequest) (
 		Unnamed: int64(unserved.Unnamed), Undecided: int64(unserved.Undecided),
 	}
 	for _, o := range streams {
-		if o.Pod == "" { // nobody asked whose it is, or the pod was not known yet
-			o.Pod, _, _, _ = c.roster.Holder(o.Address)
-		}
 		out.Subscribers = append(out.Subscribers, &subscription.Subscriber{
-			Node: o.Node, Pod: c.podOf(o.Pod), Address: text(o.Address), By: cmp.Or(o.By, string(access.ByNothing)),
-			Since: rfc3339(o.Since), EventsSent: o.Sent, Pending: int64(o.Pending),
+			Node: o.Node, Pod: c.podOf(c.whose(&o)), Address: text(o.Address), By: cmp.Or(o.By, string(access.ByNothing)),
+			Since: rfc3339(o.Since), EventsSent: o.Sent, Pending: int64(o.Pending), Plaintext: o.Plaintext,
 		})
 	}
 	for _, f := range c.guard.Refusals(r.GetNode()) {
@@ -49,6 +49,27 @@ func (s *subscriptions) List(ctx context.Context, r *subscription.ListRequest) (
 		})
 	}
 	return out, nil
+}
+
+// whose returns the UID of the pod that has the stream, empty if it is not known.
+func (c *Collector) whose(o *stream.Subscriber) string {
+	if o.Pod != "" {
+		return o.Pod
+	}
+	uid, _, _, _ := c.roster.Holder(o.Address) // nobody asked, or the pod was not known yet
+	return uid
+}
+
+// falcos returns the streams that may be a Falco's: not those of a token, which
+// are a person's or a program's.
+func (c *Collector) falcos() (all []report.Stream) {
+	streams, _, _ := c.stream.Subscribers("", math.MaxInt)
+	for _, o := range streams {
+		if by := access.By(o.By); by != access.ByToken {
+			all = append(all, report.Stream{Node: o.Node, Pod: c.whose(&o), NoTicket: by == access.ByAddress || by == access.ByNodeAddress})
+		}
+	}
+	return all
 }
 
 // podOf names a pod as far as it is known, nil for no UID.

@@ -87,7 +87,9 @@ func (p panel) object() object {
 	case number:
 		options = object{"colorMode": "background", "graphMode": "none", "textMode": "auto", "reduceOptions": object{"calcs": []string{"lastNotNull"}, "fields": "", "values": false}}
 	case series:
-		defaults["min"] = 0
+		if !p.negative {
+			defaults["min"] = 0
+		}
 		defaults["custom"] = object{"drawStyle": "line", "lineWidth": 1, "fillOpacity": 10, "showPoints": "never", "stacking": object{"mode": stacking(p.stacked), "group": "A"}}
 		options = object{"legend": object{"displayMode": "list", "placement": "bottom", "showLegend": true}, "tooltip": object{"mode": "multi", "sort": "desc"}}
 	case bars:

@@ -17,6 +17,7 @@ type panel struct {
 	width       int // of 24
 	unit        string
 	stacked     bool
+	negative    bool   // figures may be below zero, and should be seen
 	noValue     string // shown when there is no series
 	steps       []step // of a number
 	queries     []query
@@ -88,8 +89,8 @@ func atAGlance() row {
 			description: "Subscribers that were refused a node, or would be if it were enforced.",
 			queries:     []query{ask("sum(increase(metawire_stream_refusals_total{C}[1h]))", "")},
 		}, {
-			title: "First certificate expires in", kind: number, width: 4, unit: "s", steps: below(172800),
-			description: "Of those that are served now. They are renewed two days before at the latest.",
+			title: "First certificate expires in", kind: number, width: 4, unit: "s", steps: below(86400),
+			description: "Of those that are served now; negative if one has expired. They are renewed when a third of their life is left.",
 			queries:     []query{ask("min(metawire_certificate_expiry_timestamp_seconds{D} > 0) - time()", "")},
 		},
 	}}
@@ -103,9 +104,10 @@ func falco() row {
 			queries:     []query{ask("max by (state) (metawire_falco_pods{C})", "{{state}}")},
 		}, {
 			title: "Wired and subscribed", kind: series, width: 12,
-			description: "The lines should meet. Fewer subscribers than wired pods: some Falco cannot connect, or is refused.",
+			description: "The first two should meet; if not, `metawire check` names those that are missing. Subscribers are everybody: Falcos that are configured by hand, and people who watch, too.",
 			queries: []query{
 				ask(`sum(max by (state) (metawire_falco_pods{C,state=~"wired|wired_without_ticket"}))`, "wired pods"),
+				ask("sum(metawire_falco_pods_connected{C})", "of them subscribed"),
 				ask("sum(metawire_stream_subscribers{C})", "subscribers"),
 			},
 		},
@@ -210,15 +212,19 @@ func admissions() row {
 func certificates() row {
 	return row{"Certificates", 6, []panel{
 		{
-			title: "Certificates expire in", kind: series, width: 12, unit: "s",
-			description: "A saw: each tooth is a renewal.",
+			title: "Certificates expire in", kind: series, width: 8, unit: "s", negative: true,
+			description: "A saw: each tooth is a renewal. Below zero: it has expired, and nobody connects anew.",
 			queries:     []query{ask("(metawire_certificate_expiry_timestamp_seconds{D} > 0) - time()", "{{pod}}")},
 		}, {
-			title: "Authority expires in", kind: number, width: 6, unit: "s", steps: below(7776000), noValue: "not ours",
+			title: "Left of the life of certificates", kind: series, width: 8, unit: "percentunit", negative: true,
+			description: "They are renewed when a third is left; at a quarter it is overdue. More than all: not valid yet.",
+			queries:     []query{ask(`((metawire_certificate_expiry_timestamp_seconds{D} > 0) - time()) / (metawire_certificate_expiry_timestamp_seconds{D} - metawire_certificate_not_before_timestamp_seconds{D})`, "{{pod}}")},
+		}, {
+			title: "Authority expires in", kind: number, width: 4, unit: "s", steps: below(7776000), noValue: "not ours",
 			description: "Of tls.source selfManaged; renewed after two thirds of ten years.",
 			queries:     []query{ask("min(metawire_authority_expiry_timestamp_seconds{D} > 0) - time()", "")},
 		}, {
-			title: "Authority is being changed", kind: number, width: 6, steps: above(1),
+			title: "Authority is being changed", kind: number, width: 4, steps: above(1),
 			description: "1: two are published until no running Falco trusts the old one alone.",
 			queries:     []query{ask("max(metawire_authority_changing{D})", "")},
 		},
@@ -229,15 +235,15 @@ func inventory() row {
 	return row{"Inventory", 8, []panel{
 		{
 			title: "Last complete run", kind: number, width: 6, unit: "s", steps: plain(), noValue: "none, or not enabled",
-			description: "How long ago it ended, at whichever replica.",
+			description: "How long ago it ended, whichever replica made it.",
 			queries:     []query{ask("time() - max(metawire_inventory_last_complete_timestamp_seconds{C} > 0)", "")},
 		}, {
 			title: "Runs", kind: series, width: 10, stacked: true,
-			description: "For each hour, by result. skipped: the endpoint did not want it.",
+			description: "For each hour, by result. put_off: the endpoint takes a later one. skipped: it turns this cluster away.",
 			queries:     []query{ask("sum by (result) (increase(metawire_inventory_runs_total{C}[1h]))", "{{result}}")},
 		}, {
 			title: "Duration of the last run", kind: series, width: 8, unit: "s",
-			description: "At each replica that made one.",
+			description: "At the replica that holds the Lease now.",
 			queries:     []query{ask("metawire_inventory_last_run_duration_seconds{C} > 0", "{{pod}}")},
 		}, {
 			title: "Objects listed", kind: bars, width: 8,
@@ -245,7 +251,7 @@ func inventory() row {
 			queries:     []query{ask("topk(10, max by (type) (metawire_inventory_objects{C}))", "{{type}}")},
 		}, {
 			title: "Types by outcome", kind: series, width: 8, stacked: true,
-			description: "Of the last run of each replica. forbidden and failed are missing from it.",
+			description: "Of the last run, as the replica that holds the Lease tells. forbidden and failed are missing from it.",
 			queries:     []query{ask("max by (outcome) (metawire_inventory_types{C})", "{{outcome}}")},
 		}, {
 			title: "Bytes", kind: series, width: 8, unit: "bytes",

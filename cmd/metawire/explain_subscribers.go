@@ -28,9 +28,9 @@ func newExplainSubscribers() *cobra.Command {
 		Use:   "subscribers",
 		Short: "Say who is connected to each collector, and who was refused",
 		Long: `Ask every collector who subscribes: which node, which pod if that is known, since
-when, what was sent, what is pending, and whom it has refused lately and why. Each
-is asked through the API server, with a token of the release's ServiceAccount for
-people, as metawire watch does it.
+when, with TLS or not, what was sent, what is pending, and whom it has refused
+lately and why. Each is asked through the API server, with a token of the release's
+ServiceAccount for people, as metawire watch does it.
 
 Exit codes: 0 all were asked; 2 one could not be, or there is no node of that name;
 1 error.`,
@@ -146,7 +146,7 @@ func writeSubscribers(w io.Writer, replicas []installation.Replica) error {
 			fmt.Fprintln(t, "  NODE\tPOD\tBY\tSINCE\tSENT\tPENDING")
 		}
 		for _, s := range told.GetSubscribers() {
-			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%d\t%d\n", s.GetNode(), whose(s.GetPod(), s.GetAddress()), s.GetBy(), local(s.GetSince()), s.GetEventsSent(), s.GetPending())
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%d\t%d\n", s.GetNode(), whose(s.GetPod(), s.GetAddress()), by(s), local(s.GetSince()), s.GetEventsSent(), s.GetPending())
 		}
 		if len(told.GetRefusals()) > 0 {
 			fmt.Fprintln(t, "  REFUSED\tWHO\tNODE\tLAST\tTIMES\tWHY")
@@ -159,6 +159,14 @@ func writeSubscribers(w io.Writer, replicas []installation.Replica) error {
 		}
 	}
 	return nil
+}
+
+// by is what authorized the stream, and whether it came without TLS.
+func by(s *subscription.Subscriber) string {
+	if s.GetPlaintext() {
+		return s.GetBy() + ", no TLS"
+	}
+	return s.GetBy()
 }
 
 // whose names who subscribes, as far as it is known.

@@ -123,7 +123,7 @@ func (i *Inventory) Run(ctx context.Context, c Contract, index Index, progress f
 		}
 	}
 	r.report.Ended = time.Now()
-	i.options.Metrics.ended(r.report)
+	i.options.Metrics.Ended(r.report)
 	return r.report
 }
 

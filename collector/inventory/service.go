@@ -18,6 +18,8 @@ type Service struct {
 	// its own goroutine.
 	Run func(ctx context.Context, progress func(Progress)) *Report
 	Log *slog.Logger
+	// Metrics of the last run are told while the Lease is held; default none.
+	Metrics *Metrics
 	// Leader overrides how the Lease is held.
 	Leader Leader
 
@@ -59,7 +61,9 @@ func (s *Service) lead(ctx context.Context, work func(context.Context, *term)) e
 			s.Log.Warn("cannot read what was told of the last run", "error", err)
 		} else {
 			t.answered = status.Trigger
+			s.Metrics.leads(status)
 		}
+		defer s.Metrics.follows()
 		work(ctx, t)
 	})
 }

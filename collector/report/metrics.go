@@ -8,8 +8,9 @@ import (
 
 // Metrics are the report's.
 type Metrics struct {
-	pods   *prometheus.GaugeVec
-	events *prometheus.CounterVec
+	pods      *prometheus.GaugeVec
+	connected *connected
+	events    *prometheus.CounterVec
 }
 
 // NewMetrics registers the report's metrics.
@@ -19,12 +20,13 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "metawire_falco_pods",
 			Help: "Falco pods that are not finished, by state: wired, wired_without_ticket, stood_down, opted_out, pending, waiting, unwired, outdated. Every replica tells of all of them.",
 		}, []string{"state"}),
+		connected: newConnected(),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "metawire_falco_pod_events_total",
 			Help: "Events on Falco pods by reason (NotWired, WaitingForMetawire, OutdatedAuthority, NoTicket) and result (made, failed).",
 		}, []string{"reason", "result"}),
 	}
-	r.MustRegister(m.pods, m.events)
+	r.MustRegister(m.pods, m.connected, m.events)
 	m.set(nil)
 	for _, reason := range wiring.Reasons() {
 		for _, result := range []string{"made", "failed"} {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,6 +53,9 @@ type Options struct {
 	CA func() []string
 	// NoTickets says that the collector gives none.
 	NoTickets bool
+	// Streams returns those that are open at this replica; nil: there are none. It
+	// is called when the metrics are scraped.
+	Streams func() []Stream
 	// Namespaces selects those whose pods the webhook wires, by their labels;
 	// nil: all. Those that Kubernetes or a label of their own keeps from it are
 	// left out anyway.
@@ -100,6 +104,7 @@ type Report struct {
 func New(r Roster, events Events, log *slog.Logger, m *Metrics, o Options) *Report {
 	o.defaults()
 	out := &Report{roster: r, log: log, metrics: m, options: o}
+	m.connected.streams = o.Streams
 	if events != nil {
 		out.teller = newTeller(events, log, m, o)
 	}
@@ -147,6 +152,7 @@ func (r *Report) look() time.Duration {
 	}
 	counts, next := map[wiring.State]int{}, r.options.Again
 	found := findings{here: map[string]struct{}{}}
+	var wired []wiredPod
 	for _, p := range r.roster.Subscribers() {
 		if !p.Falco || p.Finished {
 			continue
@@ -156,6 +162,9 @@ func (r *Report) look() time.Duration {
 		m.LeftOut = r.leftOut(p.Namespace)
 		f := finding{j.Pod(m), m}
 		counts[f.State]++
+		if slices.Contains(wiredStates(), f.State) {
+			wired = append(wired, wiredPod{p.UID, p.Node, f.State, f.State == wiring.StateWired && !r.options.NoTickets})
+		}
 		if f.Again > 0 {
 			next = min(next, f.Again)
 		}
@@ -163,6 +172,7 @@ func (r *Report) look() time.Duration {
 			found.due = append(found.due, f)
 		}
 	}
+	r.metrics.connected.set(wired)
 	r.metrics.set(counts)
 	if r.teller != nil {
 		r.teller.put(found)

@@ -110,6 +110,12 @@ func eventually(t *testing.T, what string, condition func() bool) {
 // pods returns the numbers of pods by state that are not 0.
 func pods(t *testing.T, registry *prometheus.Registry) map[string]int {
 	t.Helper()
+	return byState(t, registry, "metawire_falco_pods")
+}
+
+// byState returns a metric's figures by state that are not 0.
+func byState(t *testing.T, registry *prometheus.Registry, name string) map[string]int {
+	t.Helper()
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +123,7 @@ func pods(t *testing.T, registry *prometheus.Registry) map[string]int {
 	all := map[string]int{}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			if n := m.GetGauge().GetValue(); f.GetName() == "metawire_falco_pods" && n != 0 {
+			if n := m.GetGauge().GetValue(); f.GetName() == name && n != 0 {
 				all[m.GetLabel()[0].GetValue()] = int(n)
 			}
 		}

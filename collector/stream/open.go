@@ -19,6 +19,8 @@ type Subscriber struct {
 	Since   time.Time
 	Sent    int64 // events that were handed to gRPC
 	Pending int   // objects that it is yet to be told of
+
+	Plaintext bool // it came by the listener without TLS
 }
 
 // Unserved counts the streams that are open without being served: those that
@@ -37,11 +39,13 @@ type serving struct {
 	address netip.Addr
 	since   time.Time
 	sub     *fanout.Subscriber
-	sent    atomic.Int64
+
+	plaintext bool
+	sent      atomic.Int64
 }
 
-func (o *open) enter(sub *fanout.Subscriber, l Leave, a netip.Addr) *serving {
-	s := &serving{leave: l, address: a, since: time.Now(), sub: sub}
+func (o *open) enter(sub *fanout.Subscriber, l Leave, a netip.Addr, plaintext bool) *serving {
+	s := &serving{leave: l, address: a, since: time.Now(), sub: sub, plaintext: plaintext}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.all == nil {
@@ -80,7 +84,7 @@ func (s *Server) Subscribers(node string, n int) (all []Subscriber, left int, u 
 	left = max(0, len(streams)-n)
 	for _, o := range streams[:len(streams)-left] {
 		// The hub's lock is taken anew for each: a long list delays no event.
-		all = append(all, Subscriber{Leave: o.leave, Address: o.address, Since: o.since, Sent: o.sent.Load(), Pending: o.sub.Pending()})
+		all = append(all, Subscriber{Leave: o.leave, Address: o.address, Since: o.since, Sent: o.sent.Load(), Pending: o.sub.Pending(), Plaintext: o.plaintext})
 	}
 	return all, left, Unserved{Unnamed: s.unnamed.now(), Undecided: s.undecided.now()}
 }

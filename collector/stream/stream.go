@@ -167,7 +167,7 @@ type legacy struct{ *Server }
 func (l legacy) Watch(sel *metadata.Selector, stream grpc.ServerStreamingServer[metadata.Event]) error {
 	l.metrics.legacy.Inc()
 	defer l.metrics.legacy.Dec()
-	return l.Server.Watch(sel, stream)
+	return l.serve(sel, stream, true)
 }
 
 // server returns a server of all services.

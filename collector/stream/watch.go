@@ -48,19 +48,24 @@ const (
 // Watch implements metadata.MetadataServer. It returns when the subscriber is
 // gone, the stream is too old or the server drains, never with nil.
 func (s *Server) Watch(sel *metadata.Selector, stream grpc.ServerStreamingServer[metadata.Event]) error {
+	return s.serve(sel, stream, false)
+}
+
+// serve is Watch; plaintext says that it came by the second listener.
+func (s *Server) serve(sel *metadata.Selector, stream grpc.ServerStreamingServer[metadata.Event], plaintext bool) error {
 	s.streams.Add(1)
 	defer s.streams.Add(-1)
 	began := time.Now()
 	named, _, _ := strings.Cut(sel.GetNodeName(), "/")
 	log := s.log.With("node", named[:min(len(named), maxNodeName)], "peer", peerOf(stream.Context()))
 	log.Debug("subscribed")
-	reason, err := s.watch(sel, stream, log)
+	reason, err := s.watch(sel, stream, plaintext, log)
 	s.metrics.endings.WithLabelValues(reason).Inc()
 	log.Debug("stream ended", "reason", reason, "after", time.Since(began).Round(time.Millisecond), "status", err)
 	return err
 }
 
-func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer[metadata.Event], log *slog.Logger) (string, error) {
+func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer[metadata.Event], plaintext bool, log *slog.Logger) (string, error) {
 	e := s.newEnd(stream.Context())
 	defer e.stop()
 	sent := sel.GetNodeName()
@@ -87,7 +92,7 @@ func (s *Server) watch(sel *metadata.Selector, stream grpc.ServerStreamingServer
 	}
 	sub := s.hub.Subscribe(leave.Node, selectedKinds(sel))
 	defer sub.Close()
-	told := s.open.enter(sub, leave, addressOf(stream.Context()))
+	told := s.open.enter(sub, leave, addressOf(stream.Context()), plaintext)
 	defer s.open.leave(told)
 	p := s.newPacer()
 	for {

@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -35,21 +36,26 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	r.MustRegister(m.caExpiry, m.changing, m.changes, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "metawire_certificate_expiry_timestamp_seconds",
 		Help: "When the certificate that is served now expires, Unix time; 0 before there is one.",
-	}, m.leafExpiry))
+	}, m.ofLeaf(func(c *x509.Certificate) time.Time { return c.NotAfter })), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "metawire_certificate_not_before_timestamp_seconds",
+		Help: "From when on the certificate that is served now is valid, Unix time; 0 before there is one.",
+	}, m.ofLeaf(func(c *x509.Certificate) time.Time { return c.NotBefore })))
 	return m
 }
 
-// leafExpiry looks at the certificate when it is asked for, not when a client
-// is served: days may pass between two Falcos, and several certificates.
-func (m *Metrics) leafExpiry() float64 {
-	if m.certificate == nil {
-		return 0
+// ofLeaf looks at the certificate when it is asked for, not when a client is
+// served: days may pass between two Falcos, and several certificates.
+func (m *Metrics) ofLeaf(date func(*x509.Certificate) time.Time) func() float64 {
+	return func() float64 {
+		if m.certificate == nil {
+			return 0
+		}
+		c, err := m.certificate(nil)
+		if err != nil || c.Leaf == nil {
+			return 0
+		}
+		return float64(date(c.Leaf).Unix())
 	}
-	c, err := m.certificate(nil)
-	if err != nil || c.Leaf == nil {
-		return 0
-	}
-	return float64(c.Leaf.NotAfter.Unix())
 }
 
 func (m *Metrics) authority(c *x509.Certificate, changing bool) {

@@ -6,35 +6,38 @@ import (
 	"log/slog"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestExpiryWithoutClients: the metric tells of the certificate that would be
+// TestDatesWithoutClients: the metrics tell of the certificate that would be
 // served, also while nobody asks for it.
-func TestExpiryWithoutClients(t *testing.T) {
+func TestDatesWithoutClients(t *testing.T) {
 	v := &volume{dir: t.TempDir()}
 	files := issued(t)
 	v.write(t, files)
 	at := func(name string) string { return filepath.Join(v.dir, name) }
 	registry := prometheus.NewRegistry()
 	m := NewMetrics(registry)
-	expiry := func() float64 {
+	date := func(which string) float64 {
 		t.Helper()
 		families, err := registry.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range families {
-			if f.GetName() == "metawire_certificate_expiry_timestamp_seconds" {
+			if f.GetName() == "metawire_certificate_"+which+"_timestamp_seconds" {
 				return f.GetMetric()[0].GetGauge().GetValue()
 			}
 		}
 		t.Fatal("there is no such metric")
 		return 0
 	}
-	if got := expiry(); got != 0 {
-		t.Errorf("%v before there is a certificate, want 0", got)
+	for _, which := range []string{"expiry", "not_before"} {
+		if got := date(which); got != 0 {
+			t.Errorf("%s: %v before there is a certificate, want 0", which, got)
+		}
 	}
 	if _, err := New(Settings{Mode: ModeFiles, CertFile: at("tls.crt"), KeyFile: at("tls.key")}, nil, slog.New(slog.DiscardHandler), m, Options{}); err != nil {
 		t.Fatal(err)
@@ -44,7 +47,9 @@ func TestExpiryWithoutClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := expiry(), float64(cert.NotAfter.Unix()); got != want {
-		t.Errorf("%v, want %v", got, want)
+	for which, want := range map[string]time.Time{"expiry": cert.NotAfter, "not_before": cert.NotBefore} {
+		if got := date(which); got != float64(want.Unix()) {
+			t.Errorf("%s: %v, want %v", which, got, want.Unix())
+		}
 	}
 }

@@ -51,7 +51,7 @@ func inventoryRuns(ctx context.Context, t *Target) finding {
 		return t.neverTold(ctx, sender, causes, list.Items)
 	}
 	if job := t.failedJob(ctx, sender, r.Ended); job != "" {
-		causes = append(causes, cause{job, t.whyNoRun(sender)})
+		causes = append(causes, cause{text: job, hint: t.whyNoRun(sender)})
 	}
 	if len(causes) > 0 {
 		return because(causes, r.Lines(t.Now)...)
@@ -78,10 +78,10 @@ func lastReport(maps []corev1.ConfigMap) (*lastrun.Report, error) {
 // neverTold judges that no run has told how it ended.
 func (t *Target) neverTold(ctx context.Context, sender *installation.Sender, causes []cause, maps []corev1.ConfigMap) finding {
 	if job := t.failedJob(ctx, sender, time.Time{}); job != "" {
-		causes = append(causes, cause{job, t.whyNoRun(sender)})
+		causes = append(causes, cause{text: job, hint: t.whyNoRun(sender)})
 	}
 	if due := missed(sender, since(sender, maps), t.Now); len(causes) == 0 && !due.IsZero() {
-		causes = append(causes, cause{"a run was due at " + due.UTC().Format(time.RFC3339), t.whyNoRun(sender)})
+		causes = append(causes, cause{text: "a run was due at " + due.UTC().Format(time.RFC3339), hint: t.whyNoRun(sender)})
 	}
 	if len(causes) > 0 {
 		return because(causes, "no run has told how it ended")
@@ -127,7 +127,7 @@ func (t *Target) stuckRuns(ctx context.Context, s *installation.Sender) (causes 
 	for i := range pods {
 		if p := &pods[i]; stuckRun(p, t.Now) {
 			c := t.whyNotReady(ctx, p)
-			causes = append(causes, cause{fmt.Sprintf("pod %s does not begin its run: %s", p.Name, c.text), c.hint + next})
+			causes = append(causes, cause{text: fmt.Sprintf("pod %s does not begin its run: %s", p.Name, c.text), hint: c.hint + next})
 		}
 	}
 	return causes, nil

@@ -228,10 +228,12 @@ type Subscriber struct {
 	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	// ticket, address, nodeAddress, token; nothing: refused, and served all the
 	// same (audit), or nobody asked (disabled).
-	By            string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
-	Since         string `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"` // RFC 3339
-	EventsSent    int64  `protobuf:"varint,6,opt,name=events_sent,json=eventsSent,proto3" json:"events_sent,omitempty"`
-	Pending       int64  `protobuf:"varint,7,opt,name=pending,proto3" json:"pending,omitempty"`
+	By         string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	Since      string `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"` // RFC 3339
+	EventsSent int64  `protobuf:"varint,6,opt,name=events_sent,json=eventsSent,proto3" json:"events_sent,omitempty"`
+	Pending    int64  `protobuf:"varint,7,opt,name=pending,proto3" json:"pending,omitempty"`
+	// It came by the port without TLS.
+	Plaintext     bool `protobuf:"varint,8,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -313,6 +315,13 @@ func (x *Subscriber) GetPending() int64 {
 		return x.Pending
 	}
 	return 0
+}
+
+func (x *Subscriber) GetPlaintext() bool {
+	if x != nil {
+		return x.Plaintext
+	}
+	return false
 }
 
 type Refusal struct {
@@ -455,7 +464,7 @@ const file_internal_subscription_subscription_proto_rawDesc = "" +
 	"\x03Pod\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"\xcc\x01\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\xea\x01\n" +
 	"\n" +
 	"Subscriber\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12/\n" +
@@ -465,7 +474,8 @@ const file_internal_subscription_subscription_proto_rawDesc = "" +
 	"\x05since\x18\x05 \x01(\tR\x05since\x12\x1f\n" +
 	"\vevents_sent\x18\x06 \x01(\x03R\n" +
 	"eventsSent\x12\x18\n" +
-	"\apending\x18\a \x01(\x03R\apending\"\xfc\x01\n" +
+	"\apending\x18\a \x01(\x03R\apending\x12\x1c\n" +
+	"\tplaintext\x18\b \x01(\bR\tplaintext\"\xfc\x01\n" +
 	"\aRefusal\x12\x0e\n" +
 	"\x02of\x18\x01 \x01(\tR\x02of\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12/\n" +

@@ -33,10 +33,12 @@ type ruleFile struct {
 	}
 }
 
-// Values that render every alert between them.
+// Values that render every alert between them, and those of runs that are far
+// apart.
 const (
-	everyAlert   = `{clusterID: a, inventory: {enabled: true, endpoint: "https://a"}, monitoring: {prometheusRule: {enabled: true}}}`
-	alertsOfJobs = `{clusterID: a, inventory: {enabled: true, endpoint: "https://a", mode: CronJob, schedule: "0 * * * *"}, monitoring: {prometheusRule: {enabled: true, inventoryMaxAge: 3h}}}`
+	everyAlert       = `{clusterID: a, inventory: {enabled: true, endpoint: "https://a"}, monitoring: {prometheusRule: {enabled: true}}}`
+	alertsOfJobs     = `{clusterID: a, inventory: {enabled: true, endpoint: "https://a", mode: CronJob, schedule: "0 * * * *"}, monitoring: {prometheusRule: {enabled: true, inventoryMaxAge: 3h}}}`
+	alertsWithJitter = `{clusterID: a, inventory: {enabled: true, endpoint: "https://a", schedule: "0 * * * *", jitter: 40m}, monitoring: {prometheusRule: {enabled: true, inventoryMaxAge: 1h}}}`
 )
 
 // rulesOf renders the PrometheusRule, and writes what Prometheus would be given.
@@ -88,6 +90,7 @@ type expectations struct {
 	Collector, Webhook string
 	Healthy            map[string]string
 	Alerts, CronJob    map[string]breakage
+	Silent, Jitter     map[string]breakage // in which no alert fires
 }
 
 func expected(t *testing.T) expectations {
@@ -107,7 +110,10 @@ func expected(t *testing.T) expectations {
 // no other does; none fires while all is well.
 func TestAlerts(t *testing.T) {
 	e := expected(t)
-	for values, cases := range map[string]map[string]breakage{everyAlert: e.Alerts, alertsOfJobs: e.CronJob} {
+	for values, c := range map[string]struct{ alerts, silent map[string]breakage }{
+		everyAlert: {e.Alerts, e.Silent}, alertsOfJobs: {e.CronJob, nil}, alertsWithJitter: {nil, e.Jitter},
+	} {
+		cases := c.alerts
 		file, rules := rulesOf(t, values)
 		if said := promtool(t, "check", "rules", file); !strings.Contains(said, fmt.Sprintf("%d rules found", len(rules))) {
 			t.Errorf("promtool check rules found not the %d rules: %s", len(rules), said)
@@ -117,13 +123,23 @@ func TestAlerts(t *testing.T) {
 			byName[r.Alert] = r
 		}
 		if values == everyAlert {
-			if d := cmp.Diff(slices.Sorted(maps.Keys(byName)), slices.Sorted(maps.Keys(cases))); d != "" {
+			tried := map[string]bool{}
+			for name := range cases {
+				tried[alertOf(name)] = true
+			}
+			if d := cmp.Diff(slices.Sorted(maps.Keys(byName)), slices.Sorted(maps.Keys(tried))); d != "" {
 				t.Errorf("alerts without a test, and tests without an alert (-alerts +tests):\n%s", d)
 			}
 		}
-		tests := []any{e.test("healthy", nil, "", nil), e.test("healthy, later", nil, "28h", nil)}
+		tests := []any{e.test("healthy", nil, "", nil)}
+		if len(cases) > 0 {
+			tests = append(tests, e.test("healthy, later", nil, "28h", nil))
+		}
+		for name, b := range c.silent {
+			tests = append(tests, e.test(name, b.Series, b.After, nil))
+		}
 		for name, b := range cases {
-			alert, _, _ := strings.Cut(name, ", ") // and which of its ways, if there are several
+			alert := alertOf(name)
 			t.Run(name, func(t *testing.T) { checkTexts(t, byName[alert], b) })
 			want := []firing{{alert, b.Labels}}
 			for _, also := range b.Also {
@@ -141,6 +157,13 @@ func TestAlerts(t *testing.T) {
 		}
 		promtool(t, "test", "rules", testFile)
 	}
+}
+
+// alertOf is the alert of a case, which is its name, and after a comma which of
+// its ways it is, if there are several.
+func alertOf(name string) string {
+	alert, _, _ := strings.Cut(name, ", ")
+	return alert
 }
 
 // firing is an alert with the labels that its expression has.
@@ -166,11 +189,13 @@ func (e expectations) test(name string, over map[string]*string, after string, w
 	}
 	samples := []map[string]any{}
 	for _, f := range want {
-		labels := fmt.Sprintf("alertname=%q", f.alert)
-		for _, l := range slices.Sorted(maps.Keys(f.labels)) {
-			labels += fmt.Sprintf(",%s=%q", l, f.labels[l])
+		all := map[string]string{"alertname": f.alert, "namespace": "metawire", "release": "metawire"} // each has these
+		maps.Copy(all, f.labels)
+		var labels []string
+		for _, l := range slices.Sorted(maps.Keys(all)) {
+			labels = append(labels, fmt.Sprintf("%s=%q", l, all[l]))
 		}
-		samples = append(samples, map[string]any{"labels": "{" + labels + "}", "value": 1})
+		samples = append(samples, map[string]any{"labels": "{" + strings.Join(labels, ",") + "}", "value": 1})
 	}
 	if after == "" {
 		after = "3h"
@@ -199,6 +224,9 @@ func checkTexts(t *testing.T, r rule, b breakage) {
 			}
 		}
 	}
+	if !strings.HasPrefix(r.Annotations["summary"], "metawire/metawire: ") {
+		t.Errorf("the summary does not say of which release: %s", r.Annotations["summary"])
+	}
 	if strings.ContainsAny(r.Expr+r.Annotations["summary"]+r.Annotations["description"], "\n") {
 		t.Error("a text of several lines")
 	}
@@ -216,8 +244,10 @@ func TestAlertMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"kube_cronjob_status_last_successful_time", "kube_cronjob_created"} {
-		known[name] = metrics.Metric{Labels: []string{"cronjob"}}
+	for name, label := range map[string]string{
+		"kube_cronjob_status_last_successful_time": "cronjob", "kube_cronjob_created": "cronjob", "kube_deployment_status_replicas_unavailable": "deployment",
+	} {
+		known[name] = metrics.Metric{Labels: []string{label}}
 	}
 	for _, values := range []string{everyAlert, alertsOfJobs} {
 		_, rules := rulesOf(t, values)
@@ -230,9 +260,40 @@ func TestAlertMetrics(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, s := range selected {
-				if !slices.Contains(s.Labels, "namespace") || !slices.Contains(s.Labels, "job") && !slices.Contains(s.Labels, "cronjob") {
+				if !slices.Contains(s.Labels, "namespace") || !slices.ContainsFunc(s.Labels, func(l string) bool { return l == "job" || l == "cronjob" || l == "deployment" }) {
 					t.Errorf("%s: %s is of every release", r.Alert, s.Metric)
 				}
+			}
+		}
+	}
+}
+
+// TestAlertsAreOnTheDashboard: whoever is woken by an alert sees there what it asks
+// for.
+func TestAlertsAreOnTheDashboard(t *testing.T) {
+	queries, err := metrics.Queries("../../grafana/metawire.json", map[string]string{"namespace": "metawire", "release": "metawire", "__rate_interval": "5m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	for _, q := range queries {
+		selected, err := metrics.Selected(q.Expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range selected {
+			shown[s.Metric] = true
+		}
+	}
+	_, rules := rulesOf(t, everyAlert)
+	for _, r := range rules {
+		selected, err := metrics.Selected(r.Expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range selected {
+			if !shown[s.Metric] && !strings.HasPrefix(s.Metric, "kube_") {
+				t.Errorf("%s: no panel shows %s", r.Alert, s.Metric)
 			}
 		}
 	}
@@ -270,6 +331,10 @@ func TestRunbooks(t *testing.T) {
 		text, err := os.ReadFile(p)
 		if err != nil {
 			t.Fatal(err)
+		}
+		_, diagnosis, _ := strings.Cut(string(text), "\n## Diagnosis\n")
+		if first, _, _ := strings.Cut(strings.TrimPrefix(diagnosis, "\n```sh\n"), "\n"); !strings.HasPrefix(first, "metawire ") {
+			t.Errorf("%s: the first to do is no command of metawire: %s", name, first)
 		}
 		for _, part := range []string{"# " + strings.TrimSuffix(name, ".md") + "\n", "\n## Meaning\n", "\n## Impact\n", "\n## Diagnosis\n", "\n## What to do\n"} {
 			if !strings.Contains(string(text), part) {

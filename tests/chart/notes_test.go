@@ -89,6 +89,7 @@ func TestNotes(t *testing.T) {
 	for values, want := range map[string]bool{
 		"monitoring: {prometheusRule: {enabled: true}}":                                  true,
 		"monitoring: {prometheusRule: {enabled: true}, serviceMonitor: {enabled: true}}": false,
+		"monitoring: {prometheusRule: {enabled: true}, podMonitor: {enabled: true}}":     false,
 	} {
 		files, _ = mustRender(t, loadChart(t), values)
 		if got := strings.Contains(files["NOTES.txt"], alone); got != want {

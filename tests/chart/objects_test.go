@@ -135,7 +135,18 @@ stream: {maxAge: 0, authorization: disabled}
 collector: {replicas: 1, resources: {requests: null, limits: null}, serviceAccount: {create: false}}
 webhook: {enabled: false}
 `,
-	"one webhook":                 `webhook: {replicas: 1, resources: {requests: null, limits: null}, serviceAccount: {create: false}, plugin: {source: preinstalled, path: /x.so}}`,
+	"one webhook": `
+webhook: {replicas: 1, resources: {requests: null, limits: null}, serviceAccount: {create: false}, plugin: {source: preinstalled, path: /x.so}}
+monitoring:
+  podMonitor:
+    enabled: true
+    labels: {release: prometheus}
+    interval: 1m30s
+    scrapeTimeout: 10s
+    relabelings: [{sourceLabels: [__meta_kubernetes_pod_node_name], targetLabel: node, action: replace}]
+    podTargetLabels: [team]
+    namespace: monitoring
+`,
 	"cert-manager":                `{tls: {source: certManager}, webhook: {plugin: {reference: "registry.local/k8smeta:0.4.1"}}}`,
 	"cert-manager with an issuer": `tls: {source: certManager, certManager: {issuerRef: {name: corporate, kind: ClusterIssuer, group: example.com}}}`,
 }

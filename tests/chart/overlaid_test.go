@@ -1,7 +1,6 @@
 package chart_test
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -74,52 +73,6 @@ webhook:
 		}
 		if p := c.ReadinessProbe; p.InitialDelaySeconds != 0 || p.PeriodSeconds != 7 || p.HTTPGet.Path != "/readyz" {
 			t.Errorf("%s: readiness: %+v", name, p)
-		}
-	}
-}
-
-// TestServiceMonitor: it selects the Services of both daemons, and each has the
-// port that it names.
-func TestServiceMonitor(t *testing.T) {
-	ch := loadChart(t)
-	if _, objs := mustRender(t, ch, ``); len(ofKind(objs, "ServiceMonitor")) > 0 {
-		t.Error("there is one although nobody asked for it")
-	}
-	_, objs := mustRender(t, ch, `
-monitoring:
-  serviceMonitor:
-    enabled: true
-    labels: {release: prometheus, app.kubernetes.io/name: mine}
-    interval: 15s
-    scrapeTimeout: 5s
-    targetLabels: [team]
-    relabelings: [{action: labeldrop, regex: pod}]
-`)
-	all := ofKind(objs, "ServiceMonitor")
-	if len(all) != 1 {
-		t.Fatalf("want one ServiceMonitor, got %d", len(all))
-	}
-	m := all[0]
-	if l := m.GetLabels(); l["release"] != "prometheus" || l["app.kubernetes.io/name"] != "metawire" {
-		t.Errorf("labels %v: the user's count, but not over the chart's", l)
-	}
-	spec := map[string]any{
-		"selector":     map[string]any{"matchLabels": map[string]any{"app.kubernetes.io/name": "metawire", "app.kubernetes.io/instance": "metawire"}},
-		"targetLabels": []any{"team"},
-		"endpoints": []any{map[string]any{
-			"port": "metrics", "interval": "15s", "scrapeTimeout": "5s", "relabelings": []any{map[string]any{"action": "labeldrop", "regex": "pod"}},
-		}},
-	}
-	if diff := cmp.Diff(spec, m.Object["spec"]); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	for _, name := range []string{"metawire-collector", "metawire-webhook"} {
-		s, err := find[corev1.Service](objs, "Service", name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.Labels["app.kubernetes.io/name"] != "metawire" || s.Labels["app.kubernetes.io/instance"] != "metawire" || !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == "metrics" }) {
-			t.Errorf("Service %s is not selected, or has no such port: %v, %v", name, s.Labels, s.Spec.Ports)
 		}
 	}
 }

@@ -58,6 +58,28 @@ func testWiring(t *testing.T, w *world) {
 	}
 	t.Run("another subscriber", func(t *testing.T) { testSubscriber(t, w) })
 	t.Run("not Falco", func(t *testing.T) { testNotFalco(t, w) })
+	t.Run("counted", func(t *testing.T) { testConnected(t, w) })
+}
+
+// testConnected: of all that subscribe, the collectors count those as connected
+// that the webhook has wired, in the node's network and in their own; the Falco
+// that is configured by hand, and what is no Falco, for none of them.
+func testConnected(t *testing.T, w *world) {
+	want := 0
+	for _, v := range w.variants() {
+		if v.verdict.Wired {
+			want++
+		}
+	}
+	eventually(t, reportedIn, func(context.Context) error {
+		wired := w.sum(t, "collector", `metawire_falco_pods\{state="wired"\}`) / len(w.mustCollectors(t)) // each tells of all
+		connected := w.sum(t, "collector", `metawire_falco_pods_connected\{state="wired"\}`)
+		subscribers := w.sum(t, "collector", "metawire_stream_subscribers")
+		if wired != want || connected != want || subscribers <= want {
+			return fmt.Errorf("%d wired pods, %d connected, %d subscribers; want %d, %d and more", wired, connected, subscribers, want, want)
+		}
+		return nil
+	})
 }
 
 // checkWired starts a Falco and holds it to what it must be like.

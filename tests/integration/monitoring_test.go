@@ -2,11 +2,13 @@ package integration_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,14 +17,17 @@ import (
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/metawire/metawire/collector/inventory"
 	"github.com/metawire/metawire/collector/inventory/receiver"
+	"github.com/metawire/metawire/internal/wiring"
 	ours "github.com/metawire/metawire/migrate/release"
 	"github.com/metawire/metawire/tests/falco/plugin"
 	"github.com/metawire/metawire/tests/metrics"
@@ -77,16 +82,21 @@ func TestMonitoring(t *testing.T) {
 	endpoint := httptest.NewServer(receiver.New(receiver.Options{}))
 	t.Cleanup(endpoint.Close)
 	plaintext := freeAddress(t)
-	c := started(t, setup{kubeconfig: plane.Kubeconfig(), text: strings.NewReplacer(
-		"NAMESPACE", ns, "PLAINTEXT", plaintext, "ENDPOINT", endpoint.URL).Replace(everything)})
+	replica := func(plaintext string) *collector {
+		return started(t, setup{kubeconfig: plane.Kubeconfig(), text: strings.NewReplacer(
+			"NAMESPACE", ns, "PLAINTEXT", plaintext, "ENDPOINT", endpoint.URL).Replace(everything)})
+	}
+	c := replica(plaintext)
+	eventually(t, func() error { return holder(t, ns) })
+	second := replica(freeAddress(t)) // which does not hold the Lease then
 	webhookMetrics := startWebhook(t, ns)
 	labels := func(daemon, pod string) map[string]string {
 		return map[string]string{"namespace": "metawire", "job": "metawire-" + daemon, "pod": pod}
 	}
 	rules := renderRules(t)
-	p := startPrometheus(t, rules, target{c.metrics, labels("collector", "c-0")}, target{webhookMetrics, labels("webhook", "w-0")})
+	p := startPrometheus(t, rules, target{c.metrics, labels("collector", "c-0")}, target{second.metrics, labels("collector", "c-1")}, target{webhookMetrics, labels("webhook", "w-0")})
 
-	holds(t, p, "sum(up)", 2) // else what comes now is no change to Prometheus
+	holds(t, p, "sum(up)", 3) // else what comes now is no change to Prometheus
 
 	// What the figures are of.
 	node := ns + "-a"
@@ -101,6 +111,7 @@ func TestMonitoring(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	becomeWired(t, falco)
 	s := plugin.Start(plugin.Options{Node: node, Kinds: plugin.Kinds(), Target: func() string { return plaintext }})
 	t.Cleanup(s.Stop)
 	eventually(t, func() error {
@@ -119,10 +130,52 @@ func TestMonitoring(t *testing.T) {
 
 	t.Run("dashboard", func(t *testing.T) { testDashboardReturns(t, p) })
 	t.Run("rules", func(t *testing.T) { testRulesReturn(t, p, rules) })
+	t.Run("a wired pod that is lost", func(t *testing.T) {
+		s.Stop()
+		other := plugin.Start(plugin.Options{Node: ns + "-b", Kinds: plugin.Kinds(), Target: func() string { return plaintext }})
+		t.Cleanup(other.Stop)
+		holds(t, p, "sum(metawire_stream_subscribers)", 1) // as many as wired pods
+		holds(t, p, "sum(metawire_falco_pods_connected)", 0)
+		holds(t, p, `count(ALERTS{alertname="MetawireFalcoPodsNotConnected",state="wired",alertstate="pending"})`, 1)
+	})
+	t.Run("another replica holds the Lease", func(t *testing.T) {
+		c.signal(t, syscall.SIGTERM)
+		c.exit(t, gracePeriod)
+		holds(t, p, `sum(metawire_inventory_runs_total{pod="c-1"})`, 0)
+		holds(t, p, `metawire_inventory_types{pod="c-1",outcome="ok"}`, 2)
+		testPanelsReturn(t, p, "Last complete run", "Types by outcome", "Objects listed", "Duration of the last run")
+	})
 }
 
-// testDashboardReturns: no panel is empty.
-func testDashboardReturns(t *testing.T, p *promServer) {
+// holder returns nil once somebody holds the Lease of the inventory.
+func holder(t *testing.T, ns string) error {
+	t.Helper()
+	lease := &coordinationv1.Lease{}
+	if err := api.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "inventory"}, lease); err != nil {
+		return err
+	}
+	if ptr.Deref(lease.Spec.HolderIdentity, "") == "" {
+		return errors.New("nobody holds the Lease")
+	}
+	return nil
+}
+
+// becomeWired has the pod run, as the kubelet would tell, with an init container
+// that has wired it.
+func becomeWired(t *testing.T, p *corev1.Pod) {
+	t.Helper()
+	p.Status.Phase = corev1.PodRunning
+	p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: wiring.InitContainer, State: corev1.ContainerState{
+		Terminated: &corev1.ContainerStateTerminated{Message: wiring.Verdict{Wired: true, Ticket: true}.String()},
+	}}}
+	if err := api.Status().Update(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testPanelsReturn: none of the panels is empty, of all if none is named.
+func testPanelsReturn(t *testing.T, p *promServer, panels ...string) {
+	t.Helper()
 	queries, err := metrics.Queries("../../grafana/metawire.json", map[string]string{"namespace": "metawire", "release": "metawire", "__rate_interval": "5m"})
 	if err != nil {
 		t.Fatal(err)
@@ -131,6 +184,9 @@ func testDashboardReturns(t *testing.T, p *promServer) {
 		t.Fatal("no queries")
 	}
 	for _, q := range queries {
+		if len(panels) > 0 && !slices.Contains(panels, q.Panel) {
+			continue
+		}
 		eventually(t, func() error {
 			figures, err := p.figures(t, q.Expr)
 			if err != nil {
@@ -142,15 +198,24 @@ func testDashboardReturns(t *testing.T, p *promServer) {
 			return nil
 		})
 	}
-	// And they say what is so.
+}
+
+// testDashboardReturns: no panel is empty, and they say what is so.
+func testDashboardReturns(t *testing.T, p *promServer) {
+	testPanelsReturn(t, p)
 	for expr, want := range map[string]float64{
-		`sum(metawire_collector_ready)`:                                  1,
+		`sum(metawire_collector_ready)`:                                  2,
 		`sum(metawire_webhook_ready)`:                                    1,
 		`sum(metawire_legacy_subscribers)`:                               1,
 		`sum(metawire_stream_refusals_total{reason="address_loopback"})`: 1,
 		`sum(metawire_webhook_admissions_total)`:                         1,
 		`sum(metawire_inventory_runs_total{result="complete"})`:          1,
 		`sum(metawire_inventory_objects) > bool 0`:                       1,
+		// The leader alone tells of the last run.
+		`count(count by (pod) (metawire_inventory_types))`:         1,
+		`sum(max by (state) (metawire_falco_pods{state="wired"}))`: 1,
+		`sum(metawire_falco_pods_connected)`:                       1,
+		`min(metawire_certificate_expiry_timestamp_seconds - metawire_certificate_not_before_timestamp_seconds) > bool 7 * 86400 - 7200`: 1,
 	} {
 		holds(t, p, expr, want)
 	}
@@ -187,6 +252,9 @@ func testRulesReturn(t *testing.T, p *promServer, rules string) {
 				t.Fatal(err)
 			}
 			for _, s := range selected {
+				if strings.HasPrefix(s.Metric, "kube_") {
+					continue // kube-state-metrics', which is not here
+				}
 				eventually(t, func() error {
 					figures, err := p.figures(t, s.Expr)
 					if err == nil && len(figures) == 0 {
@@ -206,8 +274,8 @@ func testRulesReturn(t *testing.T, p *promServer, rules string) {
 			return fmt.Errorf("Prometheus has %d rules, want %d", len(all), count)
 		}
 		for _, r := range all {
-			// One of two replicas of each daemon runs here, and one pod was refused.
-			few := strings.HasSuffix(r.Name, "TooFew")
+			// One of two webhooks runs here, and one subscriber was refused.
+			few := r.Name == "MetawireWebhooksTooFew"
 			if r.Health != "ok" || few != (r.State == "pending") && (few || r.State == "firing") {
 				return fmt.Errorf("%+v", r)
 			}

@@ -12,7 +12,7 @@ const intro = `# Metrics
 
 Both daemons serve Prometheus' text format at ` + "`/metrics`" + `, on port 8080 of their pods and Services (` + "`collector.ports.metrics`, `webhook.ports.metrics`" + `). No label holds the name, UID or address of a pod. Each replica tells of itself, except where the description says otherwise.
 
-With the Prometheus operator, ` + "`monitoring.serviceMonitor.enabled`" + ` has them scraped, ` + "`monitoring.prometheusRule.enabled`" + ` adds the [alerts](runbooks/README.md), and ` + "`monitoring.dashboard.enabled`" + ` has Grafana's sidecar load the [dashboard](../grafana/metawire.json).
+With the Prometheus operator, ` + "`monitoring.serviceMonitor.enabled`" + ` (or ` + "`monitoring.podMonitor.enabled`" + `, for a Prometheus that chooses PodMonitors only) has them scraped, ` + "`monitoring.prometheusRule.enabled`" + ` adds the [alerts](runbooks/README.md), and ` + "`monitoring.dashboard.enabled`" + ` has Grafana's sidecar load the [dashboard](../grafana/metawire.json).
 `
 
 const outro = `

@@ -31,7 +31,7 @@ func ownRights(ctx context.Context, t *Target) finding {
 		return unread(err, "create selfsubjectaccessreviews, as everybody who is logged in may")
 	}
 	if len(missing) > 0 {
-		return warn("what needs these rights fails or is passed over below: use a kubeconfig of somebody who has them, such as a cluster-admin", "you may not: "+rights.List(missing))
+		return warn("what needs these rights is passed over below: use a kubeconfig of somebody who has them, such as a cluster-admin", "you may not: "+rights.List(missing))
 	}
 	return fine()
 }
@@ -43,18 +43,18 @@ func wanted(namespace string) []rights.Right {
 		{Verb: "list", Resource: "pods"},
 		{Verb: "list", Resource: "namespaces"}, {Verb: "get", Resource: "namespaces"},
 		{Verb: "list", Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"},
-		{Verb: "list", Group: "apps", Resource: "deployments"}, // of other releases too
+		{Verb: "list", Group: "apps", Resource: "deployments"},                  // of other releases too
+		{Verb: "list", Group: "networking.k8s.io", Resource: "networkpolicies"}, // of Falco's namespaces too
 		{Verb: "list", Group: "rbac.authorization.k8s.io", Resource: "clusterroles"},
 		{Verb: "list", Group: "rbac.authorization.k8s.io", Resource: "clusterrolebindings"},
 		{Verb: "create", Group: "authorization.k8s.io", Resource: "subjectaccessreviews"},
 		{Verb: "create", Resource: "pods"}, // in a dry run
 	}
 	for _, r := range []rights.Right{
-		{Verb: "list", Resource: "configmaps"}, {Verb: "list", Resource: "services"}, {Verb: "list", Resource: "serviceaccounts"},
+		{Verb: "list", Resource: "configmaps"}, {Verb: "list", Resource: "services"}, {Verb: "list", Resource: "serviceaccounts"}, {Verb: "get", Resource: "serviceaccounts"},
 		{Verb: "list", Resource: "secrets"}, {Verb: "get", Resource: "secrets"}, // the authority's
 		{Verb: "list", Group: "batch", Resource: "cronjobs"}, {Verb: "list", Group: "batch", Resource: "jobs"},
 		{Verb: "list", Group: "discovery.k8s.io", Resource: "endpointslices"},
-		{Verb: "list", Group: "networking.k8s.io", Resource: "networkpolicies"},
 		{Verb: "list", Resource: "events"}, {Verb: "get", Resource: "pods", Sub: "log"}, // why a pod is not ready
 		{Verb: "create", Resource: "pods", Sub: "portforward"},
 		{Verb: "create", Resource: "serviceaccounts", Sub: "token"},

@@ -86,6 +86,8 @@ func permissions(ctx context.Context, t *Target) finding {
 		details = append(details, fmt.Sprintf("the %s has the %d rights that it needs", s.component, len(s.needs)))
 	}
 	switch {
+	case len(lacks) > 0 && isOther(t.Version, t.found.Version):
+		return warn("use the command of the release's version: another one may need other rights", slices.Concat([]string{fmt.Sprintf("this command is %s, the release %s", t.Version, t.found.Version)}, lacks, more)...)
 	case len(lacks) > 0:
 		return fail("the release's roles were changed, or something took them away: "+t.reinstall(), slices.Concat(lacks, t.unbound(ctx), more)...)
 	case len(more) > 0:

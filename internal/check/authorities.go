@@ -18,12 +18,8 @@ import (
 )
 
 // soon is how long before its end an authority is reported, or in the last third of
-// its life if that is shorter; soonLeaf a certificate, of which the daemons' own are
-// renewed days before.
-const (
-	soon     = 30 * 24 * time.Hour
-	soonLeaf = 24 * time.Hour
-)
+// its life if that is shorter.
+const soon = 30 * 24 * time.Hour
 
 // source is where the certificates come from.
 type source struct {

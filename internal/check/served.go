@@ -150,6 +150,11 @@ func (t *Target) chain(ctx context.Context, p *corev1.Pod, port, name string) ([
 	return conn.ConnectionState().PeerCertificates, nil
 }
 
+// soonLeaf is how long before its end a certificate is reported, or in the last quarter
+// of its life if that is shorter, as the alert MetawireCertificateNotRenewed does:
+// daemons and cert-manager renew when a third is left.
+const soonLeaf = 14 * 24 * time.Hour
+
 // judge verifies a chain as a client with that bundle does, and says in words why
 // it would not take it.
 func (v verifier) judge(chain []*x509.Certificate, now time.Time) (Outcome, string) {
@@ -172,7 +177,7 @@ func (v verifier) judge(chain []*x509.Certificate, now time.Time) (Outcome, stri
 		return Failed, fmt.Sprintf("the certificate that is served is not for %s, but for %v", v.name, leaf.DNSNames)
 	case err != nil:
 		return Failed, fmt.Sprintf("the certificate that is served is not taken: %v", err)
-	case now.Add(soonLeaf).After(leaf.NotAfter):
+	case now.Add(min(soonLeaf, leaf.NotAfter.Sub(leaf.NotBefore)/4)).After(leaf.NotAfter):
 		return Warning, "the certificate that is served expires soon, at " + leaf.NotAfter.UTC().Format(time.RFC3339)
 	}
 	return OK, fmt.Sprintf("signed by %s, good until %s", leaf.Issuer.CommonName, leaf.NotAfter.UTC().Format(time.RFC3339))

@@ -1,6 +1,8 @@
 package report
 
 import (
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,7 +44,18 @@ func newConnected() *connected {
 		[]string{"state"}, nil)}
 }
 
+// set takes the pods over. Which of them a stream is counted for must not depend on
+// their order: those with a ticket come first, for they are the ones that subscribe.
 func (c *connected) set(pods []wiredPod) {
+	slices.SortFunc(pods, func(a, b wiredPod) int {
+		if a.ticket != b.ticket {
+			if a.ticket {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.uid, b.uid)
+	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wired = pods

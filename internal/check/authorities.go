@@ -31,7 +31,7 @@ type source struct {
 // source finds out which it is.
 func (t *Target) source(ctx context.Context) (source, error) {
 	if tls := t.config.Stream.TLS; tls.Mode == selfManaged {
-		return source{selfManaged, tls.Secret.Name, "the daemons renew it: kubectl -n " + t.found.Namespace + " logs -l app.kubernetes.io/component=collector"}, nil
+		return source{selfManaged, tls.Secret.Name, "the daemons renew it: " + t.logs(installation.Collector)}, nil
 	}
 	list, err := t.found.Client().AppsV1().Deployments(t.found.Namespace).List(ctx, t.found.Only(installation.Collector))
 	if err != nil {
@@ -113,7 +113,7 @@ func (t *Target) caBundles(ctx context.Context, s source, kept []byte, details [
 	if err != nil {
 		return unread(err, "list mutatingwebhookconfigurations")
 	}
-	keeper := "the webhooks keep the caBundle: are they ready? kubectl -n " + t.found.Namespace + " logs -l app.kubernetes.io/component=webhook"
+	keeper := "the webhooks keep the caBundle: are they ready? " + t.logs(installation.Webhook)
 	if s.name == "certManager" {
 		keeper = "cert-manager's cainjector keeps the caBundle: do its pods run?"
 	}

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metawire/metawire/internal/falco"
+	"github.com/metawire/metawire/internal/installation"
 	"github.com/metawire/metawire/internal/version"
 	"github.com/metawire/metawire/internal/wiring"
 )
@@ -47,7 +48,7 @@ func canary(ctx context.Context, t *Target) finding {
 	case status == nil:
 		return t.unanswered(namespace, took)
 	case status.Outcome != wiring.Wired:
-		return fail("the webhooks' log says more: kubectl -n "+t.found.Namespace+" logs -l app.kubernetes.io/component=webhook",
+		return fail("the webhooks' log says more: "+t.logs(installation.Webhook),
 			fmt.Sprintf("a Falco pod in namespace %s would not be wired (%s): %s", namespace, status.Outcome, status.Reason))
 	case isOther(status.Version, t.found.Version):
 		return fail(t.reinstall(), fmt.Sprintf("a webhook of version %s answers, the release is %s", status.Version, t.found.Version))

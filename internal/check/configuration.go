@@ -93,13 +93,23 @@ func (t *Target) again(helmNamespace, release string) string {
 	return how
 }
 
-// chart is where this command's chart is, for helm. Who installed the release knows
-// whether it came from elsewhere.
+// chart is where the release's chart is, for helm: in the checkout that this command
+// was built of, or with the releases. Who installed it knows whether it came from
+// elsewhere.
 func (t *Target) chart() string {
-	if t.Version == version.Dev {
+	of := t.Version
+	if t.found != nil && t.found.Version != "" {
+		of = t.found.Version // not an upgrade by the way, nor a downgrade
+	}
+	if t.Version == version.Dev || of == version.Dev {
 		return "charts/metawire"
 	}
-	return "oci://ghcr.io/metawire/charts/metawire --version " + strings.TrimPrefix(t.Version, "v")
+	return "oci://ghcr.io/metawire/charts/metawire --version " + strings.TrimPrefix(of, "v")
+}
+
+// logs is the command that shows the log of a part of the release.
+func (t *Target) logs(component string) string {
+	return fmt.Sprintf("kubectl -n %s logs -l %s", t.found.Namespace, t.found.Only(component).LabelSelector)
 }
 
 // install is the command that installs a release.

@@ -127,7 +127,7 @@ func (t *Target) whyNotReady(ctx context.Context, p *corev1.Pod) cause {
 		}
 		c.comes = young && m == ""
 	case askLog:
-		if m := t.lastWords(ctx, p, ""); m != "" {
+		if m := t.lastWords(ctx, p, p.Labels["app.kubernetes.io/component"]); m != "" {
 			c.text += "; it said last: " + m
 		}
 	case askItself:
@@ -159,8 +159,8 @@ func (t *Target) lastWarning(ctx context.Context, p *corev1.Pod) string {
 	return message
 }
 
-// lastWords is the last line of the log of a pod's container, empty for the only
-// one, before its last end.
+// lastWords is the last line of the log of a pod's container before its
+// last end.
 func (t *Target) lastWords(ctx context.Context, p *corev1.Pod, container string) string {
 	lines := int64(1)
 	for _, previous := range []bool{true, false} {

@@ -83,7 +83,7 @@ func (t *Target) broken(ctx context.Context, p *corev1.Pod, state wiring.State) 
 	for i := range p.Status.ContainerStatuses {
 		s := &p.Status.ContainerStatuses[i]
 		w := s.State.Waiting
-		if !isFalcos(p, s.Name) || s.State.Running != nil || w != nil && (w.Reason == "ContainerCreating" || w.Reason == "PodInitializing") {
+		if !isFalcos(p, s.Name) || s.State.Running != nil || w != nil && (w.Reason == creating || w.Reason == initializing) {
 			continue
 		}
 		c, ask, ok := containerCause(p, s)

@@ -123,7 +123,7 @@ func (t *Target) stuckRuns(ctx context.Context, s *installation.Sender) (causes 
 		return nil, err
 	}
 	// Its Job keeps what it was made with: what is mended helps the next one.
-	next := fmt.Sprintf("; then kubectl -n %s delete jobs -l app.kubernetes.io/component=inventory, for no other run begins before this one ends; metawire inventory trigger makes one now", t.found.Namespace)
+	next := fmt.Sprintf("; then kubectl -n %s delete jobs -l %s, for no other run begins before this one ends; metawire inventory trigger makes one now", t.found.Namespace, t.found.Only(installation.Inventory).LabelSelector)
 	for i := range pods {
 		if p := &pods[i]; stuckRun(p, t.Now) {
 			c := t.whyNotReady(ctx, p)
@@ -163,9 +163,9 @@ func (t *Target) judgeRun(r *lastrun.Report, sender *installation.Sender) findin
 
 func (t *Target) whyNoRun(s *installation.Sender) string {
 	if s.CronJob != nil {
-		return fmt.Sprintf("kubectl -n %s describe cronjob %s; kubectl -n %s get jobs,pods -l app.kubernetes.io/component=inventory", s.CronJob.Namespace, s.CronJob.Name, s.CronJob.Namespace)
+		return fmt.Sprintf("kubectl -n %s describe cronjob %s; kubectl -n %[1]s get jobs,pods -l %[3]s", s.CronJob.Namespace, s.CronJob.Name, t.found.Only(installation.Inventory).LabelSelector)
 	}
-	return fmt.Sprintf("are the collectors ready? kubectl -n %s logs -l app.kubernetes.io/component=collector", t.found.Namespace)
+	return "are the collectors ready? " + t.logs(installation.Collector)
 }
 
 // missed returns when a run should have been that was not, zero if none, or if it

@@ -100,7 +100,8 @@ func accounts(ctx context.Context, t *Target) finding {
 // older names a pod that was made before its ServiceAccount.
 func older(pods []corev1.Pod, account *corev1.ServiceAccount) string {
 	for i := range pods {
-		if pods[i].CreationTimestamp.Before(&account.CreationTimestamp) {
+		// Those of before an upgrade may run as another one.
+		if pods[i].Spec.ServiceAccountName == account.Name && pods[i].CreationTimestamp.Before(&account.CreationTimestamp) {
 			return pods[i].Name
 		}
 	}
@@ -124,7 +125,7 @@ func tickets(ctx context.Context, t *Target) finding {
 	case err != nil:
 		return unread(err, "get secrets in namespace "+t.found.Namespace)
 	case len(secret.Data) == 0:
-		return fail("the collectors write it: are they ready, and may they? kubectl -n "+t.found.Namespace+" logs -l app.kubernetes.io/component=collector", fmt.Sprintf("Secret %s holds no key", name))
+		return fail("the collectors write it: are they ready, and may they? "+t.logs(installation.Collector), fmt.Sprintf("Secret %s holds no key", name))
 	}
 	return fine()
 }

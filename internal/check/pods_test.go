@@ -34,15 +34,20 @@ func TestPodCause(t *testing.T) {
 		"no node": {corev1.PodStatus{Conditions: []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes are available",
 		}}}, askNobody, "Unschedulable: 0/3 nodes", "nodeSelector"},
-		"no image":        {waiting("ImagePullBackOff", "Back-off pulling"), askNobody, "ImagePullBackOff: image reg/metawire:1: Back-off pulling", "imagePullSecrets"},
-		"never pulled":    {waiting("ErrImageNeverPull", ""), askNobody, "ErrImageNeverPull", "image.repository"},
-		"crashes":         {waiting("CrashLoopBackOff", ""), askLog, "CrashLoopBackOff (OOMKilled, exit code 137)", "logs p --previous"},
-		"volume":          {waiting("ContainerCreating", ""), askEvents, "ContainerCreating", "describe pod p"},
-		"no such Secret":  {waiting("CreateContainerConfigError", `secret "x" not found`), askNobody, `CreateContainerConfigError: secret "x" not found`, "describe pod p"},
-		"ended":           {state(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Error", ExitCode: 2}}), askLog, "ended (Error, exit code 2)", "logs p"},
-		"not ready":       {state(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), askItself, "not ready yet", "kubectl -n ns logs -l app.kubernetes.io/component="},
-		"evicted":         {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on memory"}, askNobody, "Evicted: low on memory", "delete pod p"},
-		"nothing is told": {corev1.PodStatus{Phase: corev1.PodPending}, askEvents, "Pending", "does its node run"},
+		"no image":       {waiting("ImagePullBackOff", "Back-off pulling"), askNobody, "ImagePullBackOff: image reg/metawire:1: Back-off pulling", "imagePullSecrets"},
+		"never pulled":   {waiting("ErrImageNeverPull", ""), askNobody, "ErrImageNeverPull", "image.repository"},
+		"crashes":        {waiting("CrashLoopBackOff", ""), askLog, "CrashLoopBackOff (OOMKilled, exit code 137)", "logs p --previous"},
+		"volume":         {waiting("ContainerCreating", ""), askEvents, "ContainerCreating", "describe pod p"},
+		"no such Secret": {waiting("CreateContainerConfigError", `secret "x" not found`), askNobody, `CreateContainerConfigError: secret "x" not found`, "describe pod p"},
+		"ended":          {state(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Error", ExitCode: 2}}), askLog, "ended (Error, exit code 2)", "logs p"},
+		"not ready":      {state(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}), askItself, "not ready yet", "kubectl -n ns logs p"},
+		"others' init": {corev1.PodStatus{
+			InitContainerStatuses: []corev1.ContainerStatus{{Name: "mesh", Image: "mesh:1", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "no"}}}},
+			ContainerStatuses:     []corev1.ContainerStatus{{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}}},
+		}, askNobody, "init container mesh: ErrImagePull: image mesh:1: no", "registry"},
+		"init containers run": {waiting("PodInitializing", ""), askEvents, "PodInitializing", "describe pod p"},
+		"evicted":             {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "low on memory"}, askNobody, "Evicted: low on memory", "delete pod p"},
+		"nothing is told":     {corev1.PodStatus{Phase: corev1.PodPending}, askEvents, "Pending", "does its node run"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, ask := podCause(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"}, Status: tc.status})
@@ -101,6 +106,17 @@ func daemon() corev1.Pod {
 	}
 }
 
+// TestPatches: a hint writes what it means, or nothing.
+func TestPatches(t *testing.T) {
+	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "s"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "metrics"}, {Name: "grpc"}}}}
+	if got, want := replace(s, "port", 45000, "grpc"), `kubectl -n ns patch service s --type=json -p '[{"op":"add","path":"/spec/ports/1/port","value":45000}]'`; got != want {
+		t.Errorf("got %s", got)
+	}
+	if got := replace(s, "port", 45000, "https"); got != "" { // -1 would be the last one
+		t.Errorf("of a port that is not there: %s", got)
+	}
+}
+
 func TestLeadsTo(t *testing.T) {
 	service := func(change func(*corev1.Service)) *corev1.Service {
 		s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Spec: corev1.ServiceSpec{
@@ -129,6 +145,7 @@ func TestLeadsTo(t *testing.T) {
 		"by number":     {service(func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.FromInt32(45000) }), slice(nil, "1"), OK, ""},
 		"same port":     {service(func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.IntOrString{} }), slice(nil, "1"), OK, ""},
 		"selects none":  {service(func(s *corev1.Service) { s.Spec.Selector["app"] = "x" }), nil, Failed, "does not select pod p: its selector is app=x"},
+		"no selector":   {service(func(s *corev1.Service) { s.Spec.Selector = nil }), slice(nil, "1"), Failed, "Service s has no selector"},
 		"wrong port":    {service(func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.FromInt32(1) }), slice(nil, "1"), Failed, "leads to port 1 of pod p, which listens on 45000"},
 		"no such port":  {service(func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.FromString("x") }), nil, Failed, "leads to port x"},
 		"port unnamed":  {service(func(s *corev1.Service) { s.Spec.Ports = nil }), nil, Failed, "no port named grpc"},

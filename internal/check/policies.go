@@ -147,6 +147,9 @@ func (w *way) in(p *corev1.Pod, port int, streams bool) (closed, selected []stri
 	var lost []string
 	for i := range w.falcos {
 		f := &w.falcos[i]
+		if f.Status.PodIP == "" { // it does not run yet
+			continue
+		}
 		if !slices.ContainsFunc(open, func(r networkingv1.NetworkPolicyIngressRule) bool { return w.among(f, r.From, p.Namespace) }) {
 			lost = append(lost, f.Namespace+"/"+f.Name)
 		}
@@ -162,7 +165,7 @@ func (w *way) in(p *corev1.Pod, port int, streams bool) (closed, selected []stri
 func (w *way) among(p *corev1.Pod, peers []networkingv1.NetworkPolicyPeer, namespace string) bool {
 	return len(peers) == 0 || slices.ContainsFunc(peers, func(peer networkingv1.NetworkPolicyPeer) bool {
 		if peer.IPBlock != nil {
-			return within(p.Status.PodIP, peer.IPBlock)
+			return slices.ContainsFunc(p.Status.PodIPs, func(ip corev1.PodIP) bool { return within(ip.IP, peer.IPBlock) })
 		}
 		if p.Spec.HostNetwork { // its address is the node's, which no selector matches
 			return false

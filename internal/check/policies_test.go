@@ -114,7 +114,7 @@ func TestWay(t *testing.T) {
 		"Falco calls the collectors": {policy: out("falco", port(nil, 45000))},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "falco", Name: "f", Labels: map[string]string{"app": "falco"}}, Status: corev1.PodStatus{PodIP: "10.0.0.7"}}
+			f := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "falco", Name: "f", Labels: map[string]string{"app": "falco"}}, Status: corev1.PodStatus{PodIP: "fd00::7", PodIPs: []corev1.PodIP{{IP: "fd00::7"}, {IP: "10.0.0.7"}}}}
 			f.Spec.HostNetwork = tc.host
 			w := &way{
 				policies: []networkingv1.NetworkPolicy{tc.policy}, api: []int{443, 6443}, falcos: []corev1.Pod{f},

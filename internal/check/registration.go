@@ -38,6 +38,10 @@ func registration(ctx context.Context, t *Target) finding {
 		return unread(err, "list pods in all namespaces")
 	}
 	where = cmp.Or(where, metav1.NamespaceDefault)
+	falcos, err := t.falcos(ctx)
+	if err != nil {
+		return unread(err, "list pods in all namespaces")
+	}
 	var wrong, odd []string
 	for i := range hooks {
 		h := &hooks[i]
@@ -47,7 +51,7 @@ func registration(ctx context.Context, t *Target) finding {
 			wrong = append(wrong, fmt.Sprintf("webhook %s is called at port %d of Service %s, which has the ports %v", h.Name, port, service.Name, portsOf(service)))
 		}
 		wrong = append(wrong, misses(h)...)
-		wrong = append(wrong, unmet(h, where)...)
+		wrong = append(wrong, unmet(h, where, falcos)...)
 		if text, loses := otherNamespaces(h, &t.config.Report.NamespaceSelector, namespaces.Items); loses {
 			wrong = append(wrong, text)
 		} else if text != "" {

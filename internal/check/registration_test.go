@@ -75,7 +75,8 @@ func TestUnmet(t *testing.T) {
 		"object.spec.?containers.orValue([]).exists(c, c.name == 'falco' || c.?image.orValue('').matches('^x$'))": "",
 		"false": "its matchCondition c (false) is not so for one",
 		"object.metadata.?annotations[?'metawire.dev/inject'].orValue('') == 'true'": "is not so for one",
-		"object.metadata.labels.team == 'a'":                                         "fails: no such key: labels",
+		"object.metadata.labels.team == 'a'":                                         "", // of a pod that is made up
+		"object.metadata.namespace == 'falco'":                                       "",
 		"request.namespace == 'falco'":                                               "",
 		"request.namespace == 'sec'":                                                 "a Falco pod in namespace falco: its matchCondition c (request.namespace == 'sec') is not so",
 		"request.userInfo.username == 'a'":                                           "", // not to be known here
@@ -83,9 +84,24 @@ func TestUnmet(t *testing.T) {
 		"'a'": "is not so for one",
 	} {
 		h := &admissionv1.MutatingWebhook{Name: "h", MatchConditions: []admissionv1.MatchCondition{{Name: "c", Expression: expression}}}
-		got := strings.Join(unmet(h, "falco"), "\n")
+		got := strings.Join(unmet(h, "falco", nil), "\n")
 		if !strings.Contains(got, says) || (got == "") != (says == "") {
 			t.Errorf("%s: got %q", expression, got)
+		}
+	}
+}
+
+// TestUnmetByPods: what a condition says of labels is judged by a Falco that there is.
+func TestUnmetByPods(t *testing.T) {
+	h := &admissionv1.MutatingWebhook{Name: "h", MatchConditions: []admissionv1.MatchCondition{{Name: "c", Expression: "object.metadata.labels.team == 'a'"}}}
+	for team, says := range map[string]string{"a": "", "b": "is not so for one", "": "fails: no such key"} {
+		p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "falco", Name: "f"}}
+		if team != "" {
+			p.Labels = map[string]string{"team": team}
+		}
+		got := strings.Join(unmet(h, "falco", []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{Namespace: "falco", Annotations: map[string]string{"metawire.dev/inject": "false"}}}, p}), "\n")
+		if !strings.Contains(got, says) || (got == "") != (says == "") {
+			t.Errorf("team %q: got %q", team, got)
 		}
 	}
 }

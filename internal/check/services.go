@@ -27,7 +27,7 @@ func collectorService(ctx context.Context, t *Target) finding {
 	_, port, _ := strings.Cut(t.config.Stream.Address, ":")
 	// Pods that were wired go on with the port that they were given.
 	wired, err := t.webhookConfiguration(ctx)
-	if err == nil && wired.Stream.Port != 0 && t.found.Port != wired.Stream.Port {
+	if err == nil && wired.Stream.Port != 0 && t.found.Port != 0 && t.found.Port != wired.Stream.Port {
 		return fail(replace(s, "port", wired.Stream.Port, "grpc"), fmt.Sprintf("Falco pods are wired to port %d, and Service %s has port %d", wired.Stream.Port, s.Name, t.found.Port))
 	}
 	return t.leads(ctx, s, installation.Collector, "grpc", port)
@@ -106,6 +106,9 @@ func leadsTo(s *corev1.Service, name, listens string, pods []corev1.Pod, parts [
 	for i := range pods {
 		p := &pods[i]
 		ours[p.UID] = true
+		if len(s.Spec.Selector) == 0 { // which is nothing, and not everything
+			return fail(reselect(s, p), fmt.Sprintf("Service %s has no selector", s.Name))
+		}
 		if !selector.Matches(labels.Set(p.Labels)) {
 			return fail(reselect(s, p), fmt.Sprintf("Service %s does not select pod %s: its selector is %s", s.Name, p.Name, selector))
 		}
@@ -144,6 +147,9 @@ func leadsTo(s *corev1.Service, name, listens string, pods []corev1.Pod, parts [
 // is deleted comes back with another address, which wired pods do not know.
 func replace(s *corev1.Service, field string, value any, port string) string {
 	i := slices.IndexFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == port })
+	if i < 0 {
+		return ""
+	}
 	return patchService(s, fmt.Sprintf("/spec/ports/%d/%s", i, field), value)
 }
 
@@ -156,8 +162,10 @@ func reselect(s *corev1.Service, p *corev1.Pod) string {
 	return patchService(s, "/spec/selector", selector)
 }
 
+// patchService writes a value in the place of what may be there: add does that in an
+// object.
 func patchService(s *corev1.Service, path string, value any) string {
-	text, _ := json.Marshal([]any{map[string]any{"op": "replace", "path": path, "value": value}}) // strings and numbers
+	text, _ := json.Marshal([]any{map[string]any{"op": "add", "path": path, "value": value}}) // strings and numbers
 	return fmt.Sprintf("kubectl -n %s patch service %s --type=json -p '%s'", s.Namespace, s.Name, text)
 }
 

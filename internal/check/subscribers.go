@@ -79,7 +79,12 @@ func (all told) judge(pods []corev1.Pod, now, since time.Time) finding {
 	for i := range pods {
 		p := &pods[i]
 		falcos[string(p.UID)] = true
-		if expected(p, now) && !by[p.UID] && !nameless[p.Spec.NodeName] {
+		if !expected(p, now) || by[p.UID] {
+			continue
+		}
+		if nameless[p.Spec.NodeName] > 0 { // one of them is its; many share a node's address
+			nameless[p.Spec.NodeName]--
+		} else {
 			lost = append(lost, fmt.Sprintf("%s/%s on node %s is wired, and no collector has it as a subscriber: its log says why: kubectl -n %s logs %s", p.Namespace, p.Name, p.Spec.NodeName, p.Namespace, p.Name))
 		}
 	}
@@ -115,8 +120,8 @@ func (all told) judge(pods []corev1.Pod, now, since time.Time) finding {
 // byPod returns which pods subscribe, of which nodes somebody does of whom the pod
 // is not known (behind an address of the node, or because nobody is asked), a line
 // for each collector, and which of them did not answer.
-func (all told) byPod() (by map[types.UID]bool, nameless map[string]bool, details, silent []string) {
-	by, nameless = map[types.UID]bool{}, map[string]bool{}
+func (all told) byPod() (by map[types.UID]bool, nameless map[string]int, details, silent []string) {
+	by, nameless = map[types.UID]bool{}, map[string]int{}
 	for _, r := range all {
 		if r.Err != nil {
 			silent = append(silent, fmt.Sprintf("collector %s does not say who subscribes: %v", r.Pod, r.Err))
@@ -129,7 +134,7 @@ func (all told) byPod() (by map[types.UID]bool, nameless map[string]bool, detail
 			case uid != "":
 				by[types.UID(uid)] = true
 			case s.GetBy() != "token": // that is a person
-				nameless[s.GetNode()] = true
+				nameless[s.GetNode()]++
 			}
 		}
 		line := fmt.Sprintf("collector %s: %d subscribers of %d nodes", r.Pod, len(r.Told.GetSubscribers())+int(r.Told.GetLeftOut()), len(nodes))

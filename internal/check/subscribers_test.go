@@ -58,6 +58,8 @@ func TestSubscribers(t *testing.T) {
 	}
 	silent := installation.Replica{Pod: "mute", Err: errors.New("no answer")}
 	one, two, young := wiredFalco("1", time.Hour), wiredFalco("2", time.Hour), wiredFalco("3", time.Second)
+	beside := wiredFalco("9", time.Hour)
+	beside.Spec.NodeName = "node-1"
 	for name, tc := range map[string]struct {
 		pods     []corev1.Pod
 		replicas told
@@ -67,6 +69,7 @@ func TestSubscribers(t *testing.T) {
 		"all subscribe":              {[]corev1.Pod{one, two}, told{subscribes("1"), subscribes("2")}, OK, "collector c: 1 subscribers of 1 nodes"},
 		"one does not":               {[]corev1.Pod{one, two}, told{subscribes("1"), subscribes()}, Failed, "falco/falco-2 on node node-2 is wired, and no collector has it"},
 		"one has no name":            {[]corev1.Pod{one}, told{nameless("nodeAddress")}, OK, ""},
+		"two of a node, one stream":  {[]corev1.Pod{one, beside}, told{nameless("nodeAddress")}, Failed, "on node node-1 is wired, and no collector has it"},
 		"nobody is asked":            {[]corev1.Pod{one}, told{nameless("nothing")}, OK, ""},
 		"a person looks on":          {[]corev1.Pod{one}, told{nameless("token")}, Failed, "falco/falco-1 on node node-1 is wired, and no collector has it"},
 		"one has just started":       {[]corev1.Pod{one, young}, told{subscribes("1")}, OK, ""},

@@ -33,6 +33,14 @@ func podCause(p *corev1.Pod) (cause, whom) {
 			return cause{text: c.Reason + ": " + c.Message, hint: "no node takes the pod: change what the message names (nodeSelector, affinity, tolerations, resources), or the nodes"}, askNobody
 		}
 	}
+	for _, s := range p.Status.InitContainerStatuses { // of somebody else's: ours have none
+		if w, done := s.State.Waiting, s.State.Terminated; w != nil && w.Reason != initializing || done != nil && done.ExitCode != 0 {
+			if c, ask, ok := containerCause(p, &s); ok {
+				c.text = "init container " + s.Name + ": " + c.text
+				return c, ask
+			}
+		}
+	}
 	for _, s := range p.Status.ContainerStatuses {
 		if c, ask, ok := containerCause(p, &s); ok {
 			return c, ask
@@ -55,14 +63,14 @@ func containerCause(p *corev1.Pod, s *corev1.ContainerStatus) (cause, whom, bool
 			text += fmt.Sprintf(" (%s, exit code %d)", last.Reason, last.ExitCode)
 		}
 		return cause{text: text, hint: fmt.Sprintf("%s logs %s --previous", ns, p.Name)}, askLog, true
-	case w != nil && w.Reason == "ContainerCreating":
+	case w != nil && (w.Reason == creating || w.Reason == initializing):
 		return cause{text: w.Reason, hint: ns + " describe pod " + p.Name}, askEvents, true
 	case w != nil:
 		return cause{text: w.Reason + ": " + w.Message, hint: ns + " describe pod " + p.Name}, askNobody, true
 	case done != nil:
 		return cause{text: fmt.Sprintf("its container ended (%s, exit code %d)", done.Reason, done.ExitCode), hint: fmt.Sprintf("%s logs %s", ns, p.Name)}, askLog, true
 	case s.State.Running != nil && !s.Ready:
-		return cause{text: "it runs, and says that it is not ready yet", hint: "what it misses must come: see what it names, and " + ns + " logs -l app.kubernetes.io/component=" + p.Labels["app.kubernetes.io/component"]}, askItself, true
+		return cause{text: "it runs, and says that it is not ready yet", hint: "what it misses must come: see what it names, and " + ns + " logs " + p.Name}, askItself, true
 	}
 	return cause{}, askNobody, false
 }
@@ -75,6 +83,12 @@ func isImage(reason string) bool {
 	}
 	return false
 }
+
+// What containers wait for at every start.
+const (
+	creating     = "ContainerCreating"
+	initializing = "PodInitializing" // init containers run
+)
 
 // recent is how long a crash is told of.
 const recent = time.Hour

@@ -24,9 +24,10 @@ var inventorySets = map[string]string{
 		credentials: {mode: accessKeys, accessKey: a, secretKey: b}, loginEndpoint: "https://login.example", caSecret: ca,
 		proxy: {url: "http://proxy.example:3128", except: .example}, spool: {size: 1Gi}`, "addTypes: [secrets], networkPolicy: {enabled: true}"),
 	"a CronJob": shipping(`
-		mode: CronJob, schedule: "@daily", contract: runs, overrideUniqueClusterId: true, credentials: {mode: bearer, existingSecret: mine}, redaction: none,
+		mode: CronJob, schedule: "@daily", activeDeadlineSeconds: 7200, contract: runs, overrideUniqueClusterId: true, credentials: {mode: bearer, existingSecret: mine}, redaction: none,
 		proxy: {url: "http://proxy.example:3128"}, serviceAccount: {name: sender, annotations: {a: "1"}}, resources: {requests: {cpu: 1}}`, `
-		collector: {podAnnotations: {a: b}, podLabels: {team: a}, priorityClassName: system-cluster-critical, tolerations: [{operator: Exists}],
+		collector: {extraEnv: [{name: SSL_CERT_FILE, value: /ca/all.crt}], extraVolumes: [{name: ca, emptyDir: {}}], extraVolumeMounts: [{name: ca, mountPath: /ca, readOnly: true}],
+			dnsPolicy: Default, podAnnotations: {a: b}, podLabels: {team: a}, priorityClassName: system-cluster-critical, tolerations: [{operator: Exists}],
 			nodeSelector: {disk: ssd}, affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [
 				{weight: 1, podAffinityTerm: {topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: busy}}}}]}}}`),
 	"a CronJob without TLS": shipping(`
@@ -68,7 +69,7 @@ func TestCronJob(t *testing.T) {
 	if c.Spec.Schedule != "@daily" || *c.Spec.TimeZone != "Etc/UTC" || c.Spec.ConcurrencyPolicy != batchv1.ForbidConcurrent || *job.BackoffLimit != 0 {
 		t.Errorf("the CronJob is %+v", c.Spec)
 	}
-	if d := job.ActiveDeadlineSeconds; d == nil || *d != 3600 {
+	if d := job.ActiveDeadlineSeconds; d == nil || *d != 7200 {
 		t.Errorf("a run that cannot begin ends after %v s", d)
 	}
 	pod := job.Template.Spec
@@ -146,6 +147,18 @@ func TestInventoryIsTested(t *testing.T) {
 		for _, name := range []string{c.Inventory.Credentials.TokenFile, c.Inventory.Credentials.AccessKeyFile, c.Inventory.CAFile} {
 			if name != "" && path.Dir(name) != mounts["inventory-credentials"] && path.Dir(name) != mounts["inventory-ca"] {
 				t.Errorf("%s: %s is not mounted", set, name)
+			}
+		}
+		d, err := find[batchv1.CronJob](objs, "CronJob", "metawire-inventory")
+		if err == nil { // it reaches the endpoint as the sender does
+			sends := d.Spec.JobTemplate.Spec.Template.Spec
+			if diff := cmp.Diff(sends.Containers[0].Env, pod.Spec.Containers[0].Env); diff != "" || sends.DNSPolicy != pod.Spec.DNSPolicy {
+				t.Errorf("%s: it is not as the sender: %s", set, diff)
+			}
+			for _, m := range sends.Containers[0].VolumeMounts {
+				if mounts[m.Name] != m.MountPath {
+					t.Errorf("%s: it lacks volume %s", set, m.Name)
+				}
 			}
 		}
 		if s := pod.Spec; s.ServiceAccountName != "" || *s.AutomountServiceAccountToken {

@@ -259,7 +259,7 @@ func testHelmTest(t *testing.T, w *world) {
 	rights()
 	w.withoutJobs(t, func() {
 		var log bytes.Buffer
-		if err := w.helm.Test(&log, started); err == nil || !strings.Contains(log.String(), "permissions are not there: list jobs.batch, watch jobs.batch: ") {
+		if err := w.helm.Test(&log, started); err == nil || !strings.Contains(log.String(), "permissions are not there: list and watch jobs.batch: ") {
 			t.Errorf("without leave to read jobs: %v; want that it says so:\n%s", err, log.String())
 		}
 	})

@@ -57,9 +57,8 @@ type Target struct {
 	config configuration
 	// failed are the checks so far that did.
 	failed []check
-	// listed are the Falco pods, once a check needed them.
+	// listed are the Falco pods, nil before a check needed them.
 	listed []corev1.Pod
-	all    bool // listed is all of them
 }
 
 // Type is a resource type that the chart knows.
@@ -152,7 +151,7 @@ func run(ctx context.Context, t *Target, checks []check, tell func(Result)) bool
 	t.Config.QPS = -1 // some ask a hundred times, once
 	// Of all pods of a cluster a third as many bytes.
 	t.Config.AcceptContentTypes, t.Config.ContentType = runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON, runtime.ContentTypeProtobuf
-	t.failed, t.listed, t.all = nil, nil, false
+	t.failed, t.listed = nil, nil
 	for _, c := range checks {
 		r := Result{ID: c.id, Group: c.group, Check: c.name}
 		f := c.make(ctx, t)

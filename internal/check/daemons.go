@@ -159,8 +159,7 @@ func (t *Target) lastWarning(ctx context.Context, p *corev1.Pod) string {
 	return message
 }
 
-// lastWords is the last line of the log of a pod's container before its
-// last end.
+// lastWords is the last line of the log of a pod's container before its last end.
 func (t *Target) lastWords(ctx context.Context, p *corev1.Pod, container string) string {
 	lines := int64(1)
 	for _, previous := range []bool{true, false} {

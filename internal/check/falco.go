@@ -55,12 +55,13 @@ func falcoPods(ctx context.Context, t *Target) finding {
 		} else if broken := t.broken(ctx, p, f.State); broken != "" {
 			message = broken
 		}
+		if message == "" {
+			continue
+		}
 		message = fmt.Sprintf("%s/%s: %s", p.Namespace, p.Name, message)
-		switch {
-		case strings.HasSuffix(message, ": "):
-		case f.Reason == wiring.ReasonNoTicket: // it is served by its address
+		if f.Reason == wiring.ReasonNoTicket { // it is served by its address
 			odd = append(odd, message)
-		default:
+		} else {
 			bad = append(bad, message)
 		}
 	}
@@ -127,10 +128,10 @@ func bounded(lines []string) []string {
 
 // falcos returns the Falco pods of the cluster that are not finished.
 func (t *Target) falcos(ctx context.Context) ([]corev1.Pod, error) {
-	if t.all {
+	if t.listed != nil {
 		return t.listed, nil
 	}
-	var all []corev1.Pod
+	all := []corev1.Pod{}
 	list := pager.New(func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 		return t.found.Client().CoreV1().Pods("").List(ctx, o)
 	})
@@ -141,7 +142,7 @@ func (t *Target) falcos(ctx context.Context) ([]corev1.Pod, error) {
 		return nil
 	})
 	if err == nil {
-		t.listed, t.all = all, true
+		t.listed = all
 	}
 	return all, err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -58,6 +57,7 @@ func configurations(ctx context.Context, t *Target) finding {
 func accounts(ctx context.Context, t *Target) finding {
 	ns := t.found.Namespace
 	var bad, restart []string
+	gone := false
 	for _, component := range t.parts() {
 		user, err := t.found.AccountOf(ctx, component)
 		if errors.Is(err, installation.ErrNoPart) { // of the Deployment another check tells
@@ -71,7 +71,7 @@ func accounts(ctx context.Context, t *Target) finding {
 		switch {
 		case apierrors.IsNotFound(err):
 			bad = append(bad, fmt.Sprintf("ServiceAccount %s of the %s is not there: the API server answers its pods nothing, and none is made", name, component))
-			restart = append(restart, component)
+			restart, gone = append(restart, component), true
 			continue
 		case apierrors.IsForbidden(err):
 			return skip("you may not get serviceaccounts in namespace " + ns)
@@ -90,8 +90,8 @@ func accounts(ctx context.Context, t *Target) finding {
 	if len(bad) == 0 {
 		return fine()
 	}
-	hint := fmt.Sprintf("kubectl -n %s rollout restart deployment -l 'app.kubernetes.io/instance=%s,app.kubernetes.io/component in (%s)'", ns, t.found.Release, strings.Join(slices.Compact(restart), ","))
-	if slices.ContainsFunc(bad, func(s string) bool { return strings.Contains(s, "is not there") }) {
+	hint := fmt.Sprintf("kubectl -n %s rollout restart deployment -l 'app.kubernetes.io/instance=%s,app.kubernetes.io/component in (%s)'", ns, t.found.Release, strings.Join(restart, ","))
+	if gone {
 		hint = t.reinstall() + ". Then " + hint
 	}
 	return fail(hint, bad...)
